@@ -1,0 +1,1 @@
+"""What is measured: benchmarks examine observers and return scores."""

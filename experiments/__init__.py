@@ -1,0 +1,1 @@
+"""What is compared: studies, their execution, the leaderboard, the command line."""

@@ -1,0 +1,195 @@
+"""What the commands do. Each imports what it needs when it runs, so that the others stay quick."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.catalogues import BENCHMARKS, CATALOGUES
+from training.config import TRAINING_FIELDS, Execution, data_root, run_config
+from training.errors import UserError, unknown
+
+
+def execution_of(options: argparse.Namespace) -> Execution:
+    """Return how to execute, from the options of a command.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+    if options.threads < 1:
+        raise UserError(f"--threads must be at least 1, got {options.threads}")
+    if options.device not in ("cpu", "gpu", "cuda", "mps", "auto"):
+        raise unknown("device", options.device, ("cpu", "gpu", "cuda", "mps", "auto"))
+    return Execution(
+        runs=options.runs,
+        data=options.data.expanduser().resolve() if options.data else data_root(),
+        download=options.download,
+        wandb=options.wandb,
+        accelerator=options.device,
+        progress=not options.no_progress and sys.stderr.isatty(),
+        threads=options.threads,
+    )
+
+
+def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = ("rule", "model", "task")) -> dict[str, Any]:
+    """Return run fields from ``key=value`` arguments.
+
+    Args:
+        overrides: Such as ``lr=0.01`` or ``rule.scale=2``.
+        parts: What may stand before a dot.
+
+    Raises:
+        UserError: If one is not of that form or its key is unknown.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{text!r}: expected key=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"{text!r}: the value is not readable ({' '.join(str(error).split())})") from error
+        part, dot, option = key.partition(".")
+        if dot and part in parts:
+            values.setdefault(f"{part}_params", {})[option] = parsed
+        elif key in TRAINING_FIELDS and "rule" in parts:
+            values[key] = parsed
+        else:
+            known = [*(TRAINING_FIELDS if "rule" in parts else ()), *(f"{p}.…" for p in parts)]
+            raise unknown("key", key, known)
+    return values
+
+
+def run(options: argparse.Namespace) -> int:
+    values: dict[str, Any] = {"rule": options.rule, "model": options.model, "task": options.task, "seed": options.seed}
+    config = run_config(values | parse_overrides(options.overrides), "run")
+    return _run_all([config], execution_of(options), "", 1)
+
+
+def study(options: argparse.Namespace) -> int:
+    from experiments.study import read_study
+
+    plan = read_study(options.file)
+    execution = execution_of(options)
+    if options.dry_run:
+        for config in plan.configs:
+            print(execution.runs / config.directory)
+        return 0
+    if options.jobs < 0:
+        raise UserError(f"--jobs must be at least 1, got {options.jobs}")
+    code = _run_all(plan.configs, execution, plan.name, options.jobs or len(os.sched_getaffinity(0)))
+    from experiments.leaderboard import read_rows
+    from experiments.render import print_table, table, write_all
+
+    rows = read_rows(execution.runs)
+    paths = write_all(rows, execution.runs)
+    if execution.wandb != "off":
+        from training.tracking import log_table
+
+        log_table(f"leaderboard-{plan.name}", *table(rows), execution)
+    print_table(rows)
+    print(f"written: {', '.join(str(p) for p in paths)}")
+    return code
+
+
+def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int) -> int:
+    """Run what is missing, say how each run ended, and return 0, 1 (a run failed) or 143 (interrupted)."""
+    from experiments.launch import run_local
+    from experiments.runner import finished
+    from training.directory import RunDirectory
+
+    directories = {c.key: RunDirectory(execution.runs / c.directory) for c in configs}
+    todo = [c for c in configs if not finished(directories[c.key])]
+    if len(todo) < len(configs):
+        print(f"{len(configs) - len(todo)} of {len(configs)} runs are finished")
+    states: list[str] = []
+
+    def report(config: Any, state: str) -> None:
+        states.append(state)
+        status = directories[config.key].status()
+        reason = f": {status['reason']}" if state in ("failed", "unsupported") else ""
+        text = state.removeprefix("error: ") if state.startswith("error") else state
+        print(f"[{len(states)}/{len(todo)}] {directories[config.key].path}  {text}{reason}", flush=True)
+
+    run_local(todo, execution, study, jobs, report)
+    if any(s == "interrupted" for s in states):
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 143
+    if any(s.startswith("error") for s in states):
+        return 2
+    return 1 if "failed" in states else 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    for name in options.benchmark:
+        if name not in BENCHMARKS.entries():
+            raise unknown("benchmark", name, BENCHMARKS.entries())
+    from experiments.runner import evaluate
+    from training.directory import run_directories
+
+    execution = execution_of(options)
+    for root in options.runs_given:
+        directories = run_directories(root)
+        if not directories:
+            raise UserError(f"{root}: holds no run directory")
+        for directory in directories:
+            if len(directories) > 1 and directory.status()["state"] != "done":
+                print(f"{directory.path}: skipped, {directory.status()['state'] or 'not started'}")
+                continue
+            print(f"{directory.path}: {evaluate(directory, execution, options.benchmark)} benchmarks measured")
+    return 0
+
+
+def leaderboard(options: argparse.Namespace) -> int:
+    from experiments import render
+    from experiments.leaderboard import read_rows
+
+    rows = read_rows(options.folder)
+    if options.sort != "accuracy":
+        rows = render.ordered(rows, options.sort)
+    if options.form:
+        text = {"json": render.to_json, "csv": render.to_csv, "markdown": render.markdown}[options.form](rows)
+        sys.stdout.write(text)
+    elif not rows:
+        print(f"{options.folder}: no runs yet")
+    else:
+        render.print_table(rows)
+    return 0
+
+
+def listing(options: argparse.Namespace) -> int:
+    if options.kind not in CATALOGUES:
+        raise unknown("kind", options.kind, CATALOGUES)
+    entries = CATALOGUES[options.kind].entries()
+    width = max(map(len, entries), default=0)
+    for entry in entries.values():
+        print(f"{entry.name:<{width}}  {entry.summary}")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    from experiments.show import draw
+
+    output = options.output or Path(f"{options.what}.png")
+    draw(options.what, output, options.size, parse_overrides(options.overrides, ("task",)), execution_of(options))
+    print(output)
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    from experiments.check import report
+
+    return report(options.rule, behaviour=not options.fast)
+
+
+def new_rule(options: argparse.Namespace) -> int:
+    from experiments.new_rule import write_rule
+
+    path = write_rule(options.name, Path())
+    print(f"{path}\nnext: plasticbench check {path}\n      plasticbench run --rule {path} --task shapes")
+    return 0

@@ -1,0 +1,263 @@
+"""The leaderboard: runs aggregated over seeds, one row per rule and setting, controls always beside the rules.
+
+A setting is a model and a task with their options. Within it, rows are compared by seed: the same seed
+means the same initial weights and the same order of images.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
+from training.config import TRAINING_FIELDS, RunConfig, canonical_json
+from training.directory import run_directories
+
+REFERENCE, CONTROL = "backprop", "readout_only"
+CONTROLS = ("untrained", CONTROL)
+KIND_ORDER = {"rule": 0, "control": 1, "null": 2}
+# Headline numbers: name, benchmark, metric.
+HEADLINES = (
+    ("accuracy", "accuracy", "accuracy"),
+    ("kanizsa", "kanizsa", "index"),
+    ("hidden_change", "learned", "hidden_change"),
+    ("hidden_cosine", "credit", "hidden_cosine"),
+    ("bp_equivalent", "credit", "bp_equivalent"),
+    ("flops_ratio", "cost", "flops_ratio"),
+    ("time_ratio", "cost", "time_ratio"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number over seeds.
+
+    Attributes:
+        value: Interquartile mean, ``None`` where no seed has the number.
+        low: Lower end of its bootstrap 95 % interval; ``None`` for fewer than two seeds.
+        high: Upper end.
+        per_seed: The number of every seed that has it.
+        reason: Why seeds lack it.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    per_seed: dict[int, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One run as read from its directory."""
+
+    config: RunConfig
+    state: str
+    reason: str
+    scores: list[dict[str, Any]]
+
+    @property
+    def kind(self) -> str:
+        """``rule``, ``control`` or ``null``."""
+        return "null" if self.config.is_null else "control" if self.config.rule in CONTROLS else "rule"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rule in one setting.
+
+    Attributes:
+        rule: The rule with its options, and with training fields that differ from the setting's usual ones.
+        model: The model with its options.
+        task: The task with its options.
+        kind: ``rule``, ``control`` or ``null``.
+        seeds: Seeds that were started.
+        states: How many of them ended how.
+        reasons: Why seeds failed or are unsupported.
+        estimates: The headline numbers.
+        difference: Accuracy minus backprop's, paired by seed.
+        p_value: Exact sign-flip p of the difference, Holm-corrected over the setting's rules.
+        above_readout: Accuracy minus that of the readout on frozen random features, paired by seed.
+        contrasts: Kanizsa contrast against every control condition.
+        probabilities: Probability of the polygon in every Kanizsa condition.
+        cosines: Cosine to backprop of every stage at the final weights.
+    """
+
+    rule: str
+    model: str
+    task: str
+    kind: str
+    seeds: list[int]
+    states: dict[str, int]
+    reasons: list[str]
+    estimates: dict[str, Estimate]
+    contrasts: dict[str, Estimate]
+    probabilities: dict[str, Estimate]
+    cosines: dict[str, Estimate]
+    difference: Estimate = Estimate()
+    p_value: float | None = None
+    above_readout: Estimate = Estimate()
+
+    @property
+    def learned(self) -> str:
+        """Verdict of the did-it-learn gates: every hidden stage moved, and better than ``readout_only``."""
+        if self.kind != "rule":
+            return ""
+        if self.estimates["hidden_change"].reason:
+            return f"no ({self.estimates['hidden_change'].reason})"
+        gain = self.above_readout
+        if gain.value is None:
+            return "moved"
+        if gain.value <= 0:
+            return "no (not above readout_only)"
+        return "yes" if gain.low is not None and gain.low > 0 else "unsure (one seed or overlapping)"
+
+
+def read_rows(root: Path) -> list[Row]:
+    """Return the rows of all runs in a folder, setting by setting, rules before controls, the most accurate first.
+
+    Raises:
+        UserError: If the folder does not exist or a run directory is broken.
+    """
+    runs = []
+    for directory in run_directories(root):
+        status = directory.status()
+        runs.append(Finished(directory.config(), status["state"] or "new", status["reason"], directory.scores()))
+    networks, nulls = [r for r in runs if not r.config.is_null], [r for r in runs if r.config.is_null]
+    rows: list[Row] = []
+    for members in _grouped(networks, _setting).values():
+        task = _task(members[0])
+        beside = [n for n in nulls if _task(n) == task]
+        rows += _compare(members, beside)
+    shown = {_task(n) for n in networks}
+    for alone in _grouped([n for n in nulls if _task(n) not in shown], _task).values():
+        rows += _compare([], alone)
+    return rows
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """Return ``name(option=value, …)``, or the name alone."""
+    return f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" if options else name
+
+
+def _task(run: Finished) -> str:
+    return canonical_json([run.config.task, run.config.task_params])
+
+
+def _setting(run: Finished) -> str:
+    return canonical_json([_task(run), run.config.model, run.config.model_params])
+
+
+def _training(config: RunConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in TRAINING_FIELDS}
+
+
+def _grouped(runs: Sequence[Finished], key: Any) -> dict[str, list[Finished]]:
+    groups: dict[str, list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return dict(sorted(groups.items()))
+
+
+def _but_seed(run: Finished) -> str:
+    return canonical_json({k: v for k, v in dataclasses.asdict(run.config).items() if k != "seed"})
+
+
+def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row]:
+    """Return the rows of one setting, each compared with backprop and with ``readout_only``."""
+    usual: dict[str, Any] = {}
+    for name in TRAINING_FIELDS:
+        counts = Counter(getattr(m.config, name) for m in members if m.kind != "null")
+        usual[name] = counts.most_common(1)[0][0] if counts else None
+    model = label(members[0].config.model, members[0].config.model_params) if members else "none"
+    groups = list(_grouped([*members, *nulls], _but_seed).values())
+    rows = [_row(group, model, usual) for group in groups]
+    compared = []
+    for group, row in zip(groups, rows, strict=True):
+        reference, control = (_partner(name, group[0].config, groups, rows) for name in (REFERENCE, CONTROL))
+        if row.kind != "null" and group[0].config.rule != REFERENCE:
+            row = dataclasses.replace(row, difference=_paired(row, reference))
+        if row.kind == "rule":
+            row = dataclasses.replace(row, above_readout=_paired(row, control))
+        compared.append(row)
+    tested = [i for i, r in enumerate(compared) if r.kind == "rule" and len(r.difference.per_seed) > 1]
+    p_values = [sign_flip_test(list(compared[i].difference.per_seed.values())) for i in tested]
+    for i, p in zip(tested, holm([p for p in p_values if p is not None]), strict=True):
+        compared[i] = dataclasses.replace(compared[i], p_value=p)
+    return sorted(compared, key=lambda r: (KIND_ORDER[r.kind], -(r.estimates["accuracy"].value or -1.0), r.rule))
+
+
+def _partner(
+    name: str, config: RunConfig, groups: Sequence[Sequence[Finished]], rows: Sequence[Row]
+) -> Row | None:
+    """Return the row of a rule to compare with: the one trained the same way, else the only one there is."""
+    found = [(g[0].config, r) for g, r in zip(groups, rows, strict=True) if g[0].config.rule == name]
+    same = [r for c, r in found if _training(c) == _training(config)]
+    return same[0] if same else found[0][1] if len(found) == 1 else None
+
+
+def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row:
+    first = group[0].config
+    other = {k: v for k, v in _training(first).items() if v != usual[k]} if not first.is_null else {}
+    failures = [f"s{r.config.seed} {r.state}: {r.reason}" for r in group if r.state not in ("done", "running")]
+
+    def over_seeds(bench: str, metric: str, target: str | None = None, stage: str | None = None) -> Estimate:
+        found, why = {}, ""
+        for run in group:
+            for s in run.scores:
+                if (
+                    (s["benchmark"], s["metric"]) == (bench, metric)
+                    and target in (None, s["target"])
+                    and stage in (None, s["stage"])
+                ):
+                    if s["gate"] == "pass" and s["value"] is not None:
+                        found[run.config.seed] = s["value"]
+                    else:
+                        why = s["reason"]
+        return estimate(found, why)
+
+    def places(bench: str, metric: str, where: str) -> list[str]:
+        return list(
+            dict.fromkeys(
+                s[where] for r in group for s in r.scores if (s["benchmark"], s["metric"]) == (bench, metric)
+            )
+        )
+
+    return Row(
+        rule=label(first.rule_name, first.rule_params | other),
+        model=model,
+        task=label(first.task, first.task_params),
+        kind=group[0].kind,
+        seeds=sorted(r.config.seed for r in group),
+        states=dict(Counter(r.state for r in group)),
+        reasons=failures,
+        estimates={name: over_seeds(bench, metric) for name, bench, metric in HEADLINES},
+        contrasts={c: over_seeds("kanizsa", "index_vs", c) for c in places("kanizsa", "index_vs", "target")},
+        probabilities={c: over_seeds("kanizsa", "p_polygon", c) for c in places("kanizsa", "p_polygon", "target")},
+        cosines={s: over_seeds("credit", "cosine", "final", s) for s in places("credit", "cosine", "stage")},
+    )
+
+
+def estimate(per_seed: Mapping[int, float], reason: str = "") -> Estimate:
+    """Return the interquartile mean over seeds with its interval.
+
+    Args:
+        per_seed: Seed → number.
+        reason: Why some seed has none.
+    """
+    if not per_seed:
+        return Estimate(reason=reason)
+    values = [per_seed[s] for s in sorted(per_seed)]
+    interval = iqm_interval(values) or (None, None)
+    return Estimate(float(iqm(np.array(values))), *interval, dict(sorted(per_seed.items())), reason)
+
+
+def _paired(row: Row, partner: Row | None) -> Estimate:
+    """Return the difference in accuracy to a partner over the seeds that both have."""
+    own = row.estimates["accuracy"].per_seed
+    theirs = partner.estimates["accuracy"].per_seed if partner else {}
+    return estimate({s: own[s] - theirs[s] for s in own if s in theirs})

@@ -1,0 +1,177 @@
+"""The leaderboard as text: terminal table, Markdown, CSV, JSON. One source of cells for all of them."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.leaderboard import Estimate, Row
+from training.directory import write_whole
+from training.errors import unknown
+
+SORTS = ("accuracy", "kanizsa", "hidden_cosine", "flops_ratio", "rule")
+HEADER = (
+    "rule", "seeds", "accuracy", "Δ backprop", "learned?", "Kanizsa index", "cos to BP", "FLOPs", "time",
+)  # fmt: skip
+FOOTNOTES = (
+    "Interquartile mean over seeds [bootstrap 95 % interval]; Δ is paired by seed, p exact sign-flip, Holm-corrected.",
+    "Kanizsa index: probability of the polygon minus that of the strongest of six controls; 0 = not fooled. "
+    "n/a = cannot be judged.",
+    "cos to BP: mean over hidden stages of the cosine between the rule's update and backprop's; "
+    "FLOPs and time of one step are relative to backprop's.",
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return what a row shows, in the order of ``HEADER``."""
+    e = row.estimates
+    done = row.states.get("done", 0)
+    seeds = str(done) if done == len(row.seeds) else f"{done}/{len(row.seeds)}"
+    if not done and row.reasons:
+        return (row.rule, seeds, f"n/a ({row.reasons[0].split(' ', 1)[1]})", *[""] * 6)
+    kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
+    change = _interval(row.difference, "{:+.1%}", "")
+    if row.p_value is not None:
+        change += f" p={row.p_value:.2g}"
+    cosine = _point(e["hidden_cosine"], "{:+.2f}")
+    if (e["bp_equivalent"].value or 0) > 0 and row.rule != "backprop":
+        cosine += " BP-equivalent"
+    return (
+        row.rule + kind, seeds, _interval(e["accuracy"], "{:.1%}"), change, row.learned,
+        _interval(e["kanizsa"], "{:+.3f}"), cosine, _point(e["flops_ratio"], "{:.2f}×"),
+        _point(e["time_ratio"], "{:.2f}×"),
+    )  # fmt: skip
+
+
+def ordered(rows: Sequence[Row], by: str) -> list[Row]:
+    """Return the rows sorted within each setting.
+
+    Raises:
+        UserError: If the order is unknown.
+    """
+    if by not in SORTS:
+        raise unknown("sort", by, SORTS)
+    if by == "rule":
+        return sorted(rows, key=lambda r: (r.task, r.model, r.rule))
+    sign = 1 if by == "flops_ratio" else -1
+
+    def key(row: Row) -> tuple[Any, ...]:
+        value = row.estimates[by].value
+        return (row.task, row.model, value is None, sign * (value or 0.0), row.rule)
+
+    return sorted(rows, key=key)
+
+
+def settings(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return (task, model) → rows, in the order of the rows."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.task, row.model), []).append(row)
+    return found
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print the board to the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=190)
+    for (task, model), members in settings(rows).items():
+        table = Table(title=f"{task} × {model}", title_justify="left", title_style="bold", pad_edge=False)
+        for i, name in enumerate(HEADER):
+            table.add_column(name, justify="left" if i in (0, 4) else "right")
+        kind = members[0].kind
+        for row in members:
+            if row.kind != kind:
+                table.add_section()
+                kind = row.kind
+            table.add_row(*(Text(c) for c in cells(row)))
+        console.print(table)
+        for row in members:
+            for reason in row.reasons:
+                console.print(Text(f"  {row.rule} {reason}", style="dim"))
+    for note in FOOTNOTES if rows else ():
+        console.print(Text(note, style="dim"))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the board as Markdown."""
+    lines = []
+    for (task, model), members in settings(rows).items():
+        lines += [f"### {task} × {model}", "", _line(HEADER), _line(["---"] * len(HEADER))]
+        lines += [_line(cells(row)) for row in members]
+        lines.append("")
+    return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return the board as CSV: plain numbers, one row per rule and setting."""
+    text = io.StringIO()
+    columns, records = table(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([columns, *records])
+    return text.getvalue()
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Return the board as columns and plain records; ``None`` where there is no number."""
+    records = [_flat(r) for r in rows]
+    columns = list(dict.fromkeys(name for r in records for name in r))
+    return columns, [[r.get(c) for c in columns] for r in records]
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """Return the board as JSON: everything, with the values of every seed."""
+    records = [dataclasses.asdict(r) | {"learned": r.learned} for r in rows]
+    return json.dumps({"schema_version": 1, "rows": records}, indent=2, allow_nan=False) + "\n"
+
+
+def write_all(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write ``leaderboard.md``, ``.csv`` and ``.json`` and return their paths."""
+    texts = {"md": markdown(rows), "csv": to_csv(rows), "json": to_json(rows)}
+    for suffix, text in texts.items():
+        write_whole(folder / f"leaderboard.{suffix}", text)
+    return [folder / f"leaderboard.{suffix}" for suffix in texts]
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "rule": row.rule, "kind": row.kind, "model": row.model, "task": row.task, "seeds": len(row.seeds),
+        "done": row.states.get("done", 0), "learned": row.learned, "p_value": row.p_value,
+        "reasons": "; ".join(row.reasons),
+    }  # fmt: skip
+    estimates = {
+        **row.estimates, "difference": row.difference, "above_readout": row.above_readout,
+        **{f"kanizsa_vs_{c}": e for c, e in row.contrasts.items()},
+        **{f"cosine_{s}": e for s, e in row.cosines.items()},
+    }  # fmt: skip
+    for name, e in estimates.items():
+        record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+        if e.reason:
+            record[f"{name}_reason"] = e.reason
+    return record
+
+
+def _point(e: Estimate, form: str) -> str:
+    return "n/a" if e.value is None else form.format(e.value)
+
+
+def _interval(e: Estimate, form: str, absent: str = "n/a") -> str:
+    if e.value is None:
+        return f"{absent} ({e.reason})" if e.reason and absent else absent
+    text = form.format(e.value)
+    if e.low is not None and e.high is not None:
+        text += f" [{form.format(e.low)}, {form.format(e.high)}]"
+    if e.reason:
+        text += f" ({len(e.per_seed)} seeds; else {e.reason})"
+    return text
+
+
+def _line(parts: Sequence[str]) -> str:
+    return "| " + " | ".join(p.replace("|", "\\|") for p in parts) + " |"

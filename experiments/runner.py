@@ -1,0 +1,278 @@
+"""One cell from start to finish: train what is not trained, measure what is not measured, record it all."""
+
+import datetime
+import functools
+import importlib.metadata
+import subprocess
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from evaluation.base import Benchmark, Observer, Score, TrainedObserver
+from evaluation.credit import angle, compare
+from experiments.catalogues import BENCHMARKS, OBSERVERS
+from training.catalogue import ROOT, describe
+from training.config import SCHEMA_VERSION, Execution, RunConfig
+from training.directory import RunDirectory
+from training.errors import UserError
+from training.run import Interrupted, Trained, Unsupported, build, load_task, restore, train
+from training.tracking import wandb_logger
+
+PROBE = 256  # held-out images behind the credit curve
+
+
+def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
+    """Bring one run to its end and return its state: ``done``, ``unsupported`` or ``failed``.
+
+    A failure stays in the run's directory with its reason; it never stops a study.
+
+    Args:
+        config: The run.
+        execution: Where and how.
+        study: Name of the study, for the records.
+
+    Raises:
+        Interrupted: If a signal stopped it; the same call continues it.
+        UserError: If the run's directory is broken.
+    """
+    directory = RunDirectory(execution.runs / config.directory)
+    if (directory.path / "config.json").exists():
+        directory.config()
+    directory.scores()
+    if state := finished(directory):
+        return state
+    torch.set_num_threads(execution.threads)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.write_config(config)
+    directory.set_status("running")
+    try:
+        _train_and_measure(config, directory, execution, study)
+    except Unsupported as reason:
+        directory.set_status("unsupported", str(reason))
+        return "unsupported"
+    except Interrupted as reason:
+        directory.set_status("interrupted", str(reason))
+        raise
+    except KeyboardInterrupt:
+        directory.set_status("interrupted", "interrupted by the user")
+        raise
+    except UserError as error:
+        directory.set_status("failed", str(error))
+        return "failed"
+    except Exception as error:
+        (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        directory.set_status("failed", f"{describe(error)} (see {directory.path / 'error.txt'})")
+        return "failed"
+    directory.set_status("done")
+    return "done"
+
+
+def finished(directory: RunDirectory) -> str | None:
+    """Return ``done`` or ``unsupported`` where nothing is left to do, else ``None``."""
+    if not (directory.path / "config.json").exists():
+        return None
+    state = directory.status()["state"]
+    if state == "unsupported" or (state == "done" and not missing(directory)):
+        return str(state)
+    return None
+
+
+def missing(directory: RunDirectory, only: Sequence[str] = ()) -> list[Benchmark]:
+    """Return the benchmarks that have no score of their present version in a run.
+
+    Args:
+        directory: The run.
+        only: Names to restrict to; all by default.
+    """
+    have = {(s["benchmark"], s["benchmark_version"]) for s in directory.scores()}
+    wanted = [benchmark(name) for name in only or BENCHMARKS.entries()]
+    return [b for b in wanted if (b.name, b.version) not in have]
+
+
+def benchmark(name: str) -> Benchmark:
+    """Return the benchmark of that name at its default size."""
+    return BENCHMARKS.load(name)()
+
+
+def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] = (), study: str = "") -> int:
+    """Measure what is missing in a finished run and return the number of benchmarks measured.
+
+    Raises:
+        UserError: If the run is not finished or its checkpoint is broken.
+    """
+    config = directory.config()
+    wanted = missing(directory, only)
+    if not wanted:
+        return 0
+    if directory.status()["state"] != "done":
+        raise UserError(f"{directory.path}: not finished; run the same `plasticbench run` or `study` command again")
+    torch.set_num_threads(execution.threads)
+    trained = None if config.is_null else restore(directory, execution)
+    _measure(config, trained, directory, execution, wanted, study)
+    return len(wanted)
+
+
+def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:
+    """Return the observer of a trained network.
+
+    Args:
+        trained: The network after training.
+        initial: The same run before training.
+    """
+    return TrainedObserver(
+        name=trained.config.rule_name,
+        net=trained.net,
+        rule=trained.rule,
+        initial=initial.net.eval(),
+        initial_rule=initial.rule,
+        objective=trained.objective,
+        preprocess=trained.preprocess,
+        classes=trained.task.classes,
+        held_out=trained.task.test,
+    )
+
+
+class CreditCurve(pl.Callback):
+    """Logs, before training and after every epoch, each stage's angle and cosine to backprop on held-out images."""
+
+    def __init__(self, trained: Trained) -> None:
+        self.x = trained.preprocess(trained.task.test.images[:PROBE])
+        self.target = trained.task.test.targets[:PROBE]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Record the untrained network as epoch −1."""
+        if trainer.current_epoch == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics(self._measure(pl_module) | {"epoch": -1}, step=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Record the epoch."""
+        pl_module.log_dict(self._measure(pl_module))
+
+    def _measure(self, module: Any) -> dict[str, float]:
+        weight = next(module.net.parameters())
+        x, target = self.x.to(weight.device, weight.dtype), self.target.to(weight.device)
+        found = compare(module.net, module.rule, module.objective, x, target)
+        return {f"credit/cosine/{s}": c for s, (c, _) in found.items()} | {
+            f"credit/angle/{s}": angle(c) for s, (c, _) in found.items()
+        }
+
+
+def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Execution, study: str) -> None:
+    wandb = wandb_logger(config, directory.path, execution, study)
+    try:
+        trained = None
+        if not config.is_null:
+            curve = CreditCurve(build(config, execution))
+            trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=[curve])
+        _measure(config, trained, directory, execution, missing(directory), study, wandb)
+    finally:
+        if wandb:
+            wandb.experiment.finish()
+
+
+def _measure(
+    config: RunConfig,
+    trained: Trained | None,
+    directory: RunDirectory,
+    execution: Execution,
+    benchmarks: Sequence[Benchmark],
+    study: str,
+    wandb: Any = None,
+) -> None:
+    """Measure benchmarks one by one, each recorded as soon as it is measured."""
+    observer: Observer
+    if trained is None:
+        observer = OBSERVERS.load(config.rule_name)(load_task(config, execution))
+    else:
+        observer = observer_of(trained, build(config, execution))
+    own_wandb = None
+    if wandb is None:
+        wandb = own_wandb = wandb_logger(config, directory.path, execution, study)
+    try:
+        for bench in benchmarks:
+            start = time.perf_counter()
+            scores = bench.measure(observer)
+            seconds = time.perf_counter() - start
+            version = trained.rule.version if trained else 1
+            directory.add_scores(record(config, bench, s, seconds, study, version) for s in scores)
+            figures = bench.draw(directory.figures, {observer.name: observer})
+            if wandb:
+                _to_wandb(wandb, bench, scores, figures)
+    finally:
+        if own_wandb:
+            own_wandb.experiment.finish()
+
+
+def _to_wandb(logger: Any, bench: Benchmark, scores: Sequence[Score], figures: Sequence[Any]) -> None:
+    import wandb
+
+    run = logger.experiment
+    for s in scores:
+        name = "/".join(part for part in ("score", bench.name, s.metric, s.stage, s.target) if part)
+        run.summary[name] = s.value if s.gate == "pass" else f"n/a ({s.reason})"
+    if figures:
+        run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures})
+
+
+def record(
+    config: RunConfig, bench: Benchmark, score: Score, seconds: float, study: str, rule_version: int
+) -> dict[str, Any]:
+    """Return one line of ``scores.jsonl``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_key": config.key,
+        "study": study,
+        "rule": config.rule_name,
+        "rule_version": rule_version,
+        "model": config.model,
+        "task": config.task,
+        "seed": config.seed,
+        "benchmark": bench.name,
+        "benchmark_version": bench.version,
+        "stage": score.stage,
+        "target": score.target,
+        "metric": score.metric,
+        "higher_is_better": score.higher_is_better,
+        "raw": score.raw,
+        "ceiling_low": score.ceiling_low,
+        "ceiling_high": score.ceiling_high,
+        "value": score.value,
+        "ci_low": score.ci_low,
+        "ci_high": score.ci_high,
+        "n_stimuli": score.n_stimuli,
+        "gate": score.gate,
+        "reason": score.reason,
+        "seconds": round(seconds, 3),
+        "git_sha": git_sha(),
+        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of what computes the numbers."""
+    names = ("plasticbench", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+@functools.cache
+def git_sha() -> str:
+    """Return the commit of the code, with ``+`` where it was changed since; empty outside a git checkout."""
+    try:
+        ask = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+        sha = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return sha + ("+" if ask(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

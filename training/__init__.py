@@ -1,0 +1,1 @@
+"""How one run happens: configuration, data, the Lightning module, the run directory."""

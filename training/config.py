@@ -1,0 +1,248 @@
+"""One run, described: ``RunConfig``, its key, and the seed streams. Imports no torch.
+
+Two runs with the same scientific fields are the same run. What cannot change the result (device,
+loggers, folders, progress bar) is in ``Execution`` and not in the key.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from training.catalogue import MODELS, RULES, TASKS, options_of
+from training.errors import UserError, unknown
+
+SCHEMA_VERSION = 1
+# Schedules of the learning rate over all steps of a run.
+Schedule = Literal["constant", "cosine"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Precision = Literal["32-true", "64-true", "bf16-mixed"]
+NULL = "null:"  # prefix of the observers that are examined without being trained
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The scientific fields of one run: one cell of rule × model × task × seed.
+
+    Attributes:
+        rule: Name of a learning rule, path of a rule file, or ``null:NAME`` for a null observer.
+        model: Name of an architecture.
+        task: Name of a task.
+        seed: Non-negative; one seed gives the same initial weights and data order to every rule.
+        rule_params: Hyper-parameters of the rule.
+        model_params: Options of the architecture.
+        task_params: Options of the task.
+        rule_source: Hash of the rule's file where it comes by path.
+        epochs: Passes over the training set.
+        batch_size: Images per optimiser step (over all processes, per accumulated batch).
+        optimizer: Serves every rule alike, unless a rule declares that Δw must stay as it is.
+        lr: Learning rate.
+        momentum: Of ``sgd``.
+        weight_decay: Decoupled for ``adamw``, added to the gradient for the others.
+        schedule: ``constant``, or ``cosine`` to zero at the last step.
+        clip: Largest norm of the whole gradient; 0 for none.
+        accumulate: Batches per optimiser step.
+        precision: Lightning's name of the arithmetic.
+    """
+
+    rule: str
+    model: str
+    task: str
+    seed: int = 0
+    rule_params: dict[str, Any] = field(default_factory=dict)
+    model_params: dict[str, Any] = field(default_factory=dict)
+    task_params: dict[str, Any] = field(default_factory=dict)
+    rule_source: str | None = None
+    epochs: int = 5
+    batch_size: int = 64
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
+    clip: float = 0.0
+    accumulate: int = 1
+    precision: Precision = "32-true"
+
+    @property
+    def key(self) -> str:
+        """First 12 hexadecimal digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()[:12]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def rule_name(self) -> str:
+        """The rule's name, also where it was given as a path."""
+        return Path(self.rule).stem if self.rule.endswith(".py") else self.rule.removeprefix(NULL)
+
+    @property
+    def is_null(self) -> bool:
+        """Whether this is a null observer, which is examined without being trained."""
+        return self.rule.startswith(NULL)
+
+    @property
+    def directory(self) -> str:
+        """Name of the run's directory: readable, unique, and a single path component."""
+        parts = (self.rule_name, self.model, self.task, f"s{self.seed}", self.key)
+        return "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", p).lstrip(".") for p in parts)
+
+
+TRAINING_FIELDS = (
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "clip", "accumulate",
+    "precision",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where runs are executed; none of it can change a result.
+
+    Attributes:
+        runs: Folder of the run directories.
+        data: Folder of downloaded data sets.
+        download: Whether missing data sets may be downloaded.
+        wandb: Where Weights & Biases logs go.
+        accelerator: Lightning's name of the device.
+        progress: Whether to show a progress bar.
+        threads: Intra-op threads per process. One is fastest for small networks.
+    """
+
+    runs: Path = Path("runs")
+    data: Path = Path()
+    download: bool = False
+    wandb: Literal["online", "offline", "off"] = "offline"
+    accelerator: str = "cpu"
+    progress: bool = True
+    threads: int = 1
+
+
+def data_root() -> Path:
+    """Return the folder of data sets: ``$PLASTICBENCH_DATA``, or the platform's cache folder."""
+    if os.environ.get("PLASTICBENCH_DATA"):
+        return Path(os.environ["PLASTICBENCH_DATA"]).expanduser().resolve()
+    import pooch
+
+    return Path(pooch.os_cache("plasticbench"))
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def stream(seed: int, *names: str | int) -> int:
+    """Return the seed of a named random stream, independent of every other name.
+
+    Args:
+        seed: The run's seed.
+        *names: What the stream is for, such as ``"init"`` or ``"order", epoch``.
+    """
+    digest = hashlib.sha256(":".join(str(n) for n in (seed, *names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def coerce(value: Any, kind: Any, where: str) -> Any:
+    """Return ``value`` as the annotated type, or say what is wrong.
+
+    Args:
+        value: As it came from YAML, JSON or the command line.
+        kind: The annotation it must satisfy.
+        where: Name of the key, for the message.
+
+    Raises:
+        UserError: If it does not fit.
+    """
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise unknown("value", value, [str(a) for a in typing.get_args(kind)], where)
+        return value
+    if origin in (types.UnionType, typing.Union):
+        members = typing.get_args(kind)
+        if value is None and type(None) in members:
+            return None
+        return coerce(value, next(m for m in members if m is not type(None)), where)
+    if kind is float and not isinstance(value, bool):
+        try:
+            number = float(value)  # also "1e-3", which YAML reads as a string
+        except (TypeError, ValueError):
+            number = float("nan")
+        if abs(number) < float("inf"):
+            return number
+    elif kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif kind is dict or origin is dict:
+        if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
+            return dict(value)
+    elif kind is inspect.Parameter.empty or (isinstance(kind, type) and isinstance(value, kind)):
+        return value
+    name = getattr(kind, "__name__", str(kind))
+    raise UserError(f"{where}: expected {name}, got {value!r}")
+
+
+def run_config(values: Mapping[str, Any], where: str = "run") -> RunConfig:
+    """Return a checked ``RunConfig``; every name is known, every value has its type and range.
+
+    Args:
+        values: Field name → value, with ``rule_params`` and so on as mappings.
+        where: Where the values stand, for the messages.
+
+    Raises:
+        UserError: If anything is unknown, missing or out of range.
+    """
+    hints = typing.get_type_hints(RunConfig)
+    for name in values:
+        if name not in hints:
+            raise unknown("key", name, hints, where)
+    for name in ("rule", "model", "task"):
+        if not values.get(name):
+            raise UserError(f"{where}: {name} is missing")
+    checked = {n: coerce(v, hints[n], f"{where}: {n}") for n, v in values.items()}
+    for name, low in {"seed": 0, "epochs": 0, "batch_size": 1, "accumulate": 1, "weight_decay": 0, "clip": 0}.items():
+        if name in checked and checked[name] < low:
+            raise UserError(f"{where}: {name} must be at least {low}, got {checked[name]}")
+    if checked.get("lr", 1.0) <= 0:
+        raise UserError(f"{where}: lr must be positive, got {checked['lr']}")
+    if not checked["rule"].startswith(NULL):
+        checked["rule_params"] = check_options(RULES, checked["rule"], checked.get("rule_params", {}), where)
+        checked["model_params"] = check_options(MODELS, checked["model"], checked.get("model_params", {}), where)
+        if checked["rule"].endswith(".py"):
+            path = Path(checked["rule"]).resolve()
+            checked["rule"] = str(path)
+            checked["rule_source"] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    checked["task_params"] = check_options(TASKS, checked["task"], checked.get("task_params", {}), where)
+    return RunConfig(**checked)
+
+
+def check_options(catalogue: Any, name: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the options of an entry with their annotated types.
+
+    Args:
+        catalogue: Where the entry is.
+        name: Its name.
+        options: Option → value.
+        where: Where they stand, for the messages.
+
+    Raises:
+        UserError: If the entry or an option is unknown, or a value has the wrong type.
+    """
+    function = catalogue.load(name)
+    known = options_of(function)
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    checked = {}
+    for option, value in options.items():
+        if option not in known:
+            raise unknown(f"option of {catalogue.kind} {name}", option, known, where)
+        kind = hints.get(option, inspect.Parameter.empty)
+        checked[option] = coerce(value, kind, f"{where}: {catalogue.kind}.{option}")
+    return checked

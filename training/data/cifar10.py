@@ -1,0 +1,17 @@
+"""CIFAR-10: 60,000 photographs of 10 classes, 32×32 colour (Krizhevsky 2009), through torchvision."""
+
+from torchvision.datasets import CIFAR10
+
+from training.data._torchvision import torchvision_task
+from training.data.base import Augment, Source, Task
+
+
+def build(source: Source, *, augment: Augment = "none", train: int = 0) -> Task:
+    """Return the task of naming the class.
+
+    Args:
+        source: Where to look, and whether to download.
+        augment: Random changes of training images.
+        train: Use only the first so many training images; 0 for all.
+    """
+    return torchvision_task(CIFAR10, source, augment=augment, train=train)
