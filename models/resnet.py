@@ -61,7 +61,9 @@ def build(
             stride = 2 if level > 0 and i == 0 else 1
             shortcut = None
             if stride != 1 or channels != out:
-                shortcut = nn.Sequential(conv1x1(channels, out, stride), norm_layer(out))
+                # Subsample, then a 1×1 convolution: equal to torchvision's strided 1×1 convolution, whose
+                # backward pass corrupts memory on CPUs for few channels in the channels-last layout (torch 2.15).
+                shortcut = nn.Sequential(nn.MaxPool2d(1, stride), conv1x1(channels, out), norm_layer(out))
             block = ResidualSynapse(channels, out, stride, shortcut, norm_layer=norm_layer)
             block.relu = nonlinearity(activation)
             stages[f"block{len(stages)}"] = Stage(block, nonlinearity=nonlinearity(activation))

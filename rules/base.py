@@ -126,6 +126,9 @@ class Rule(nn.Module):
     optimizer: ClassVar[str | None] = None  # "sgd" where the size of Δw carries meaning
     version: ClassVar[int] = 1  # raise it when the rule's numbers change
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def supports(self, net: StagedNet, objective: Objective) -> str | None:
         """Return ``None``, or the reason why this network or objective cannot be trained by the rule."""
         del net, objective

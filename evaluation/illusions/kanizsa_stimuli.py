@@ -29,7 +29,7 @@ CONDITIONS = {
     "SHEAR": "mouths inwards, neighbours displaced in opposite directions along the edge normal",
 }
 CONTROLS = tuple(c for c in CONDITIONS if c not in ("REAL", "IN"))
-SHEAR = 0.25  # displacement in disc radii; neighbours differ by twice that
+SHEAR = 0.2  # displacement in disc radii; neighbours differ by twice that
 CONTRAST = 0.3
 NOISE = 0.03
 SUPERSAMPLE = 4
@@ -80,7 +80,7 @@ def layouts(size: int, per_cell: int = 15, seed: int = 0) -> Layouts:
     num = len(cells)
     reach = 1 + max(SUPPORT_RATIOS) * (1 + SHEAR) * torch.sin(math.pi / corners)
     largest = (size / 2 - 0.5) / reach
-    radius = largest * (0.92 + 0.08 * torch.rand(num, generator=generator))
+    radius = largest * (0.97 + 0.03 * torch.rand(num, generator=generator))
     room = (size / 2 - 0.5 - radius * reach)[:, None]
     background = torch.rand(num, generator=generator)
     return Layouts(

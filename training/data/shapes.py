@@ -20,7 +20,7 @@ from training.errors import UserError
 CLASSES = ("triangle", "square", "pentagon", "hexagon")
 CORNERS = (3, 4, 5, 6)
 CHUNK = 512  # images drawn at once
-SMALLEST_FIGURE = 0.24  # radius as a share of the image's side
+SMALLEST_FIGURE = 0.25  # radius as a share of the image's side
 LARGEST_FIGURE = 0.46
 CONTRAST = 0.3  # least difference between a figure and its background
 
@@ -43,9 +43,9 @@ def build(
     source: Source,
     *,
     size: int = 32,
-    train: int = 8192,
+    train: int = 16384,
     test: int = 2048,
-    clutter: int = 3,
+    clutter: int = 2,
     noise: float = 0.03,
 ) -> Task:
     """Return the task of naming the polygon.
@@ -73,7 +73,7 @@ def build(
     return Task(CLASSES, sets[0], sets[1])
 
 
-def draw(num: int, size: int, *, clutter: int = 3, noise: float = 0.03, seed: int = 0) -> Images:
+def draw(num: int, size: int, *, clutter: int = 2, noise: float = 0.03, seed: int = 0) -> Images:
     """Return ``num`` images with balanced classes in random order."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.empty(num, 1, size, size)
