@@ -49,6 +49,7 @@ class RuleModule(pl.LightningModule):
             self.log("train_accuracy", hits, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
         return torch.ones((), device=x.device, requires_grad=True)
 
+    @torch.no_grad()
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Write the rule's gradients, scaled by accumulation and loss scaling, averaged over processes."""
         if self.learned is None:
@@ -57,16 +58,16 @@ class RuleModule(pl.LightningModule):
         parameters = self.trained_parameters()
         for name, grad in self.learned.grads.items():
             parameter = parameters[name]
-            grad = grad.detach()
+            # A copy in the parameter's own type and memory layout, as autograd would leave it: a rule
+            # may return one tensor twice, and norms for clipping are summed in memory order.
+            written = torch.empty_like(parameter).copy_(grad)
             if scale != 1.0:
-                grad = grad * scale
-            grad = grad.to(parameter.dtype)
+                written *= scale
             if torch.distributed.is_available() and torch.distributed.is_initialized():
-                grad = grad.contiguous()
-                torch.distributed.all_reduce(grad)
-                grad /= torch.distributed.get_world_size()
-            # A copy: a rule may return one tensor twice, or keep what it returned.
-            parameter.grad = grad.clone() if parameter.grad is None else parameter.grad + grad
+                flat = written.as_strided((written.numel(),), (1,))
+                torch.distributed.all_reduce(flat)
+                flat /= torch.distributed.get_world_size()
+            parameter.grad = written if parameter.grad is None else parameter.grad + written
         self.learned = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
