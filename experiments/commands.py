@@ -98,7 +98,7 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int) -> int:
-    """Run what is missing, say how each run ended, and return 0, 1 (a run failed) or 143 (interrupted)."""
+    """Run what is missing, say how each run ended, and return 0, 1 (a run failed), 2 (a mistake) or 143."""
     from experiments.launch import run_local
     from experiments.runner import finished
     from training.directory import RunDirectory
@@ -110,19 +110,20 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
     states: list[str] = []
 
     def report(config: Any, state: str) -> None:
-        states.append(state)
-        status = directories[config.key].status()
-        reason = f": {status['reason']}" if state in ("failed", "unsupported") else ""
-        text = state.removeprefix("error: ") if state.startswith("error") else state
-        print(f"[{len(states)}/{len(todo)}] {directories[config.key].path}  {text}{reason}", flush=True)
+        name, _, reason = state.partition(": ")
+        directory = directories[config.key]
+        if not reason and name != "done":
+            reason = directory.status()["reason"]
+        states.append(name)
+        if name == "invalid" and len(configs) == 1:
+            raise UserError(reason)
+        print(f"[{len(states)}/{len(todo)}] {directory.path}  {name}{': ' if reason else ''}{reason}", flush=True)
 
     run_local(todo, execution, study, jobs, report)
-    if any(s == "interrupted" for s in states):
+    if "interrupted" in states:
         print("interrupted; the same command continues", file=sys.stderr)
         return 143
-    if any(s.startswith("error") for s in states):
-        return 2
-    return 1 if "failed" in states else 0
+    return 2 if "invalid" in states else 1 if "failed" in states else 0
 
 
 def evaluate(options: argparse.Namespace) -> int:

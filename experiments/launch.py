@@ -25,8 +25,8 @@ def _work(config: RunConfig, execution: Execution, study: str) -> str:
         return execute(config, execution, study)
     except Interrupted:
         return "interrupted"
-    except UserError as error:
-        return f"error: {error}"
+    except UserError as error:  # the directory itself is broken, and left as it is
+        return f"invalid: {error}"
 
 
 def run_local(

@@ -26,7 +26,7 @@ PROBE = 256  # held-out images behind the credit curve
 
 
 def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
-    """Bring one run to its end and return its state: ``done``, ``unsupported`` or ``failed``.
+    """Bring one run to its end and return ``done``, ``unsupported``, ``failed``, or ``invalid`` for a mistake of the user's.
 
     A failure stays in the run's directory with its reason; it never stops a study.
 
@@ -62,7 +62,7 @@ def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
         raise
     except UserError as error:
         directory.set_status("failed", str(error))
-        return "failed"
+        return "invalid"
     except Exception as error:
         (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         directory.set_status("failed", f"{describe(error)} (see {directory.path / 'error.txt'})")

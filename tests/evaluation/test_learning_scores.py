@@ -125,9 +125,10 @@ def test_probing_leaves_no_trace_on_weights_statistics_random_state_or_rule():
     net = cnn.build((1, 8, 8), (10,), width=4, hidden=12, norm="batch").train()
     rule = Draws()
     rule.attach(net)
+    probe = observer().probe()
     before, random = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
-    learn_without_trace(net, rule, CE, *observer().probe())
-    compare(net, rule, CE, *observer().probe())
+    learn_without_trace(net, rule, CE, *probe)
+    compare(net, rule, CE, *probe)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert torch.equal(random, torch.random.get_rng_state()) and rule.calls == 0 and net.training
 
