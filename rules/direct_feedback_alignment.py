@@ -45,71 +45,68 @@ class DirectFeedbackAlignment(Rule):
             raise ValueError(f"scale must be positive, got {scale}")
         self.scale = scale
         self.shared = shared
-        self.shapes: list[tuple[int, ...]] = []
 
     def supports(self, net: StagedNet, objective: Objective) -> str | None:
         """Refuse feedback matrices of more than 2²⁸ weights."""
         del objective
-        num = math.prod(net.out_shape) * sum(math.prod(s) for s in self._target_shapes(net))
+        num = math.prod(net.out_shape) * sum(math.prod(s) for s in self._targets(net).values())
         return f"its feedback would hold {num:.1e} weights" if num > MAX_FEEDBACK else None
 
     def attach(self, net: StagedNet) -> None:
-        """Draw one B per hidden activity, side by side: one product feeds the error back to all."""
-        self.shapes = self._target_shapes(net)
+        """Draw B_l for every hidden activity."""
         weight = next(net.parameters())
-        n_out = math.prod(net.out_shape)
-        parts = [
-            torch.randn(n_out, math.prod(s), dtype=weight.dtype) * (self.scale / math.sqrt(math.prod(s)))
-            for s in self.shapes
-        ]
-        self.register_buffer("feedback", torch.cat(parts, 1).to(weight.device))
+        for name, shape in self._targets(net).items():
+            units = math.prod(shape)
+            b = torch.randn(math.prod(net.out_shape), units, dtype=weight.dtype) * (self.scale / math.sqrt(units))
+            self.register_buffer(f"to_{name}", b.to(weight.device))
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the readout's weights: with one hidden stage the rule then is backprop."""
-        self.feedback.copy_(net.stages[net.readout].synapse.weight.detach())
+        self.get_buffer(f"to_{net.hidden[-1]}").copy_(net.stages[net.readout].synapse.weight.detach())
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return each stage's own gradient at the error that is fed back to it."""
         with torch.enable_grad():
-            activity, inner = self._trace(net, x)
-            *hidden, output = activity.values()
-            loss = objective.losses(output, target).mean()
-            error = objective.error(output.detach(), target)
-            fed_back = self._feed_back(error, [*hidden, *inner])
+            activity = self._trace(net, x)
+            output = activity[net.readout].detach()
+            error = objective.error(output, target)
+            signals = {n: self._feed_back(error, n, a) for n, a in activity.items() if n != net.readout}
+            signals[net.readout] = error
             params = dict(net.named_parameters())
             grads = torch.autograd.grad(
-                [*hidden, *inner, loss],
-                list(params.values()),
-                [*(f / len(x) for f in fed_back), torch.ones_like(loss)],
+                list(activity.values()), list(params.values()), [signals[n] for n in activity]
             )
-        signals = dict(zip(activity, fed_back, strict=False)) | {net.readout: error}
-        return Learned(dict(zip(params, grads, strict=True)), loss.detach(), output.detach(), signals)
+        means = {n: g / len(x) for n, g in zip(params, grads, strict=True)}
+        loss = objective.losses(output, target).mean()
+        return Learned(means, loss, output, {n: s for n, s in signals.items() if n in net.stages})
 
-    def _trace(self, net: StagedNet, x: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Return the stages' activities and those inside them, with no path across a synapse."""
+    def _trace(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
+        """Return the activity of every stage, and after it those inside stages, with no path across a synapse."""
         activity = {}
         with cut_at_synapses() as cut:
             for name, stage in net.stages.items():
                 x = activity[name] = stage(x.detach())
         activity[net.readout] = x.unflatten(1, net.out_shape)
-        return activity, cut.inputs
+        return activity | {f"inner{i}": a for i, a in enumerate(cut.inputs)}
 
-    def _target_shapes(self, net: StagedNet) -> list[tuple[int, ...]]:
-        """Return the shapes of the activities that feedback reaches: hidden stages, then those inside them."""
+    def _targets(self, net: StagedNet) -> dict[str, tuple[int, ...]]:
+        """Return name → shape of every hidden activity that feedback reaches; channels alone if they share it."""
         weight = next(net.parameters())
         blank = torch.zeros(2, *net.in_shape, dtype=weight.dtype, device=weight.device)
         with torch.enable_grad():
-            activity, inner = self._trace(net, blank)
-        shapes = [tuple(a.shape[1:]) for a in [*list(activity.values())[:-1], *inner]]
-        return [(s[0],) if self.shared else s for s in shapes]
+            activity = self._trace(net, blank)
+        shapes = {n: tuple(a.shape[1:]) for n, a in activity.items() if n != net.readout}
+        return {n: s[:1] for n, s in shapes.items()} if self.shared else shapes
 
-    def _feed_back(self, error: Tensor, activities: list[Tensor]) -> list[Tensor]:
-        """Return B_l e for every activity, shaped like it."""
-        parts = (error.flatten(1) @ self.feedback.to(error.dtype)).split([math.prod(s) for s in self.shapes], 1)
+    def _feed_back(self, error: Tensor, name: str, activity: Tensor) -> Tensor:
+        """Return B_l e for one activity, shaped like it."""
+        signal = error.flatten(1) @ self.get_buffer(f"to_{name}").to(error.dtype)
+        if activity.dim() == 2:
+            return signal
+        channels, *size = activity.shape[1:]
         if self.shared:
-            # Over p positions the same error stands p times: √p keeps its length.
-            return [
-                (p[(..., *[None] * (a.dim() - 2))] / math.sqrt(a[0, 0].numel())).expand_as(a)
-                for p, a in zip(parts, activities, strict=True)
-            ]
-        return [p.view_as(a) for p, a in zip(parts, activities, strict=True)]
+            # The same error stands at p positions: 1/√p keeps its length.
+            signal = signal[:, :, None, None] / math.sqrt(math.prod(size))
+            return signal.expand_as(activity).contiguous(memory_format=torch.channels_last)
+        # B's columns are in the order of a channels-last map, so that no copy is needed.
+        return signal.view(-1, *size, channels).permute(0, 3, 1, 2)
