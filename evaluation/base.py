@@ -78,9 +78,17 @@ class Observer(Protocol):
         in_shape: ``(C, H, W)`` at which it sees best.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    in_shape: tuple[int, int, int]
+    @property
+    def name(self) -> str:
+        """What it is called on the board."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of ``predict``."""
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """Size at which it sees best."""
 
     def predict(self, stimuli: Tensor) -> Tensor:
         """Return class probabilities ``(B, classes)``, or predicted images."""
@@ -144,9 +152,7 @@ class TrainedObserver:
         """Return each stage's learning signal for stimuli in linear luminance with given targets."""
         parts = [
             self.learn(self._cast(x), t).signals
-            for x, t in zip(
-                self._batches(self.preprocess.stimulus, stimuli), target.split(BATCH), strict=True
-            )
+            for x, t in zip(self._batches(self.preprocess.stimulus, stimuli), target.split(BATCH), strict=True)
         ]
         return {name: torch.cat([p[name].detach() for p in parts]) for name in parts[0]}
 
@@ -183,7 +189,7 @@ class TrainedObserver:
         return output.float().softmax(1) if self.classes else output
 
 
-class evaluating:  # noqa: N801 - reads as a verb: with evaluating(net, rule):
+class evaluating:
     """The true evaluation mode of every module, without gradients, restored afterwards."""
 
     def __init__(self, *modules: nn.Module) -> None:

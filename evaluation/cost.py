@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,7 +39,7 @@ class Cost(Benchmark):
                     start = time.process_time()
                     step()
                     times.append(time.process_time() - start)
-        here = {"higher_is_better": False, "n_stimuli": len(x)}
+        here: dict[str, Any] = {"higher_is_better": False, "n_stimuli": len(x)}
         return [
             Score("flops_ratio", flops[0] / flops[1], **here),
             Score("time_ratio", median(seconds[0]) / max(median(seconds[1]), 1e-9), **here),

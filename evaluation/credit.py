@@ -8,6 +8,7 @@ reported per stage: an aggregate hides stages that learn nothing (arXiv 2606.211
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class Credit(Benchmark):
                     scores.append(not_available("cosine", why, stage=stage, target=moment))
                     continue
                 cosine, ratio = final[stage]
-                here = {"stage": stage, "target": moment, "n_stimuli": len(x), "higher_is_better": None}
+                here: dict[str, Any] = {"stage": stage, "target": moment, "n_stimuli": len(x), "higher_is_better": None}
                 scores += [
                     Score("cosine", cosine, **here),
                     Score("angle", angle(cosine), **here),

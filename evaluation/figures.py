@@ -23,9 +23,7 @@ def figure(path: Path, width: float, height: float) -> Iterator[Any]:
     drawing.savefig(path, dpi=130)
 
 
-def sheet(
-    images: Tensor, rows: Sequence[str], columns: Sequence[str], path: Path, *, linear: bool = True
-) -> None:
+def sheet(images: Tensor, rows: Sequence[str], columns: Sequence[str], path: Path, *, linear: bool = True) -> None:
     """Write a labelled grid of images.
 
     Args:

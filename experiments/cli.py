@@ -50,7 +50,8 @@ def guard_packages() -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(
-        prog="plasticbench", description="Train the same vision networks with different learning rules and compare them."
+        prog="plasticbench",
+        description="Train the same vision networks with different learning rules and compare them.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 

@@ -66,12 +66,14 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = ("rule", "m
 
 
 def run(options: argparse.Namespace) -> int:
+    """Train and evaluate one run."""
     values: dict[str, Any] = {"rule": options.rule, "model": options.model, "task": options.task, "seed": options.seed}
     config = run_config(values | parse_overrides(options.overrides), "run")
     return _run_all([config], execution_of(options), "", 1)
 
 
 def study(options: argparse.Namespace) -> int:
+    """Train and evaluate what is missing of a study, then show the board."""
     from experiments.study import read_study
 
     plan = read_study(options.file)
@@ -127,6 +129,7 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    """Measure what is missing in finished runs."""
     for name in options.benchmark:
         if name not in BENCHMARKS.entries():
             raise unknown("benchmark", name, BENCHMARKS.entries())
@@ -147,6 +150,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def leaderboard(options: argparse.Namespace) -> int:
+    """Show the board."""
     from experiments import render
     from experiments.leaderboard import read_rows
 
@@ -164,6 +168,7 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 
 def listing(options: argparse.Namespace) -> int:
+    """Show what there is of one kind."""
     if options.kind not in CATALOGUES:
         raise unknown("kind", options.kind, CATALOGUES)
     entries = CATALOGUES[options.kind].entries()
@@ -174,6 +179,7 @@ def listing(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
+    """Draw a sheet."""
     from experiments.show import draw
 
     output = options.output or Path(f"{options.what}.png")
@@ -183,12 +189,14 @@ def show(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
+    """Check a rule against the contract."""
     from experiments.check import report
 
     return report(options.rule, behaviour=not options.fast)
 
 
 def new_rule(options: argparse.Namespace) -> int:
+    """Write the file of a new rule."""
     from experiments.new_rule import write_rule
 
     path = write_rule(options.name, Path())

@@ -29,9 +29,7 @@ def _work(config: RunConfig, execution: Execution, study: str) -> str:
         return f"invalid: {error}"
 
 
-def run_local(
-    configs: Sequence[RunConfig], execution: Execution, study: str, processes: int, report: Report
-) -> None:
+def run_local(configs: Sequence[RunConfig], execution: Execution, study: str, processes: int, report: Report) -> None:
     """Execute runs and report the state of each as it ends.
 
     Args:
@@ -41,7 +39,7 @@ def run_local(
         processes: Number of worker processes; 1 works in this process.
         report: Called with every run and its state.
     """
-    if processes <= 1 or len(configs) <= 1:
+    if processes <= 1:
         for config in configs:
             state = _work(config, execution, study)
             report(config, state)
@@ -52,36 +50,34 @@ def run_local(
     os.environ.update(OMP_NUM_THREADS=str(execution.threads), MKL_NUM_THREADS=str(execution.threads))
     waiting = list(configs)
     while waiting:
-        waiting = _pool(waiting, quiet, study, processes, report)
+        suspects, waiting = _pool(waiting, quiet, study, processes, report)
+        for config in suspects:
+            # A dead worker takes its pool with it. Alone, each of the runs it held shows whether it was the one.
+            if _pool([config], quiet, study, 1, report)[0]:
+                directory = RunDirectory(execution.runs / config.directory)
+                directory.set_status("failed", "its worker process died (out of memory?)")
+                report(config, "failed")
 
 
 def _pool(
-    configs: list[RunConfig], execution: Execution, study: str, processes: int, report: Report
-) -> list[RunConfig]:
-    """Run one pool until it is done or a worker dies; return what has still to run."""
-    left = list(configs)
+    configs: Sequence[RunConfig], execution: Execution, study: str, processes: int, report: Report
+) -> tuple[list[RunConfig], list[RunConfig]]:
+    """Run a pool until it is done or a worker dies; return the runs it held then, and those that had not begun."""
     pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     previous = signal.signal(signal.SIGTERM, _terminate)
+    futures: dict[Future[str], RunConfig] = {}
+    queue = list(configs)
     try:
-        futures: dict[Future[str], RunConfig] = {}
-        queue = iter(configs)
-        while True:
-            while len(futures) < processes and (config := next(queue, None)) is not None:
-                futures[pool.submit(_work, config, execution, study)] = config
-            if not futures:
-                return []
+        while queue or futures:
+            while queue and len(futures) < processes:
+                futures[pool.submit(_work, queue[0], execution, study)] = queue[0]
+                queue.pop(0)
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                config = futures.pop(future)
-                report(config, future.result())
-                left.remove(config)
+                state = future.result()
+                report(futures.pop(future), state)
+        return [], []
     except BrokenProcessPool:
-        died = [c for c in left[:processes] if RunDirectory(execution.runs / c.directory).status()["state"] == "running"]
-        for config in died or left[:1]:
-            reason = "its worker process died (out of memory?)"
-            RunDirectory(execution.runs / config.directory).set_status("failed", reason)
-            report(config, "failed")
-            left.remove(config)
-        return left
+        return list(futures.values()), queue
     finally:
         # Python has no public way to stop running workers; without this they would outlive an interrupt.
         for process in list((pool._processes or {}).values()):

@@ -191,9 +191,7 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     return sorted(compared, key=lambda r: (KIND_ORDER[r.kind], -(r.estimates["accuracy"].value or -1.0), r.rule))
 
 
-def _partner(
-    name: str, config: RunConfig, groups: Sequence[Sequence[Finished]], rows: Sequence[Row]
-) -> Row | None:
+def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]], rows: Sequence[Row]) -> Row | None:
     """Return the row of a rule to compare with: the one trained the same way, else the only one there is."""
     found = [(g[0].config, r) for g, r in zip(groups, rows, strict=True) if g[0].config.rule == name]
     same = [r for c, r in found if _training(c) == _training(config)]
@@ -222,9 +220,7 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
 
     def places(bench: str, metric: str, where: str) -> list[str]:
         return list(
-            dict.fromkeys(
-                s[where] for r in group for s in r.scores if (s["benchmark"], s["metric"]) == (bench, metric)
-            )
+            dict.fromkeys(s[where] for r in group for s in r.scores if (s["benchmark"], s["metric"]) == (bench, metric))
         )
 
     return Row(
@@ -252,8 +248,8 @@ def estimate(per_seed: Mapping[int, float], reason: str = "") -> Estimate:
     if not per_seed:
         return Estimate(reason=reason)
     values = [per_seed[s] for s in sorted(per_seed)]
-    interval = iqm_interval(values) or (None, None)
-    return Estimate(float(iqm(np.array(values))), *interval, dict(sorted(per_seed.items())), reason)
+    low, high = iqm_interval(values) or (None, None)
+    return Estimate(float(iqm(np.array(values))), low, high, dict(sorted(per_seed.items())), reason)
 
 
 def _paired(row: Row, partner: Row | None) -> Estimate:

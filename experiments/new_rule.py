@@ -3,7 +3,7 @@
 import keyword
 from pathlib import Path
 
-from experiments.catalogues import RULES
+from training.catalogue import RULES
 from training.errors import UserError
 
 TEMPLATE = '''"""{title}: one line that says what it is (Author, Year, journal or arXiv number).

@@ -26,7 +26,7 @@ PROBE = 256  # held-out images behind the credit curve
 
 
 def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
-    """Bring one run to its end and return ``done``, ``unsupported``, ``failed``, or ``invalid`` for a mistake of the user's.
+    """Bring one run to its end and return ``done``, ``unsupported``, ``failed`` or ``invalid`` (a mistake).
 
     A failure stays in the run's directory with its reason; it never stops a study.
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from evaluation import figures
-from experiments.catalogues import BENCHMARKS, TASKS
+from experiments.catalogues import BENCHMARKS
+from training.catalogue import TASKS
 from training.config import Execution, check_options, stream
 from training.data.base import Source
 from training.errors import UserError, unknown

@@ -65,7 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['step']:<52} {row['ratio']:6.2f} ×  ({row['ratio_of_minima']:.2f} × of minima)  {row['ms']:8.1f} ms")
+        print(
+            f"{row['step']:<52} {row['ratio']:6.2f} ×  ({row['ratio_of_minima']:.2f} × of minima)  {row['ms']:8.1f} ms"
+        )
     print(f"1 × = {fastest}")
 
 
@@ -82,8 +84,9 @@ def plain_step(net: StagedNet, x: Tensor, target: Tensor, order: str, layout: st
     for stage in net.stages.values():
         if isinstance(stage.synapse, nn.Linear) and not any(isinstance(m, nn.Flatten) for m in layers):
             layers.append(nn.Flatten())
-        after = [stage.nonlinearity, stage.pool]
-        layers += [stage.synapse, *(after if order == "f then pool" else reversed(after))]
+        after: list[Any] = [stage.nonlinearity, stage.pool]
+        synapse: Any = stage.synapse
+        layers += [synapse, *(after if order == "f then pool" else reversed(after))]
     memory = torch.channels_last if layout == "channels last" else torch.contiguous_format
     sequence = nn.Sequential(*(m for m in layers if not isinstance(m, nn.Identity))).to(memory_format=memory)
     x = x.to(memory_format=memory)

@@ -72,9 +72,7 @@ class StagedNet(nn.Module):
         ValueError: If there are fewer than two stages.
     """
 
-    def __init__(
-        self, stages: Mapping[str, Stage], in_shape: tuple[int, ...], out_shape: tuple[int, ...]
-    ) -> None:
+    def __init__(self, stages: Mapping[str, Stage], in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         super().__init__()
         if len(stages) < 2:
             raise ValueError(f"a StagedNet needs a hidden stage and a readout, got {list(stages)}")

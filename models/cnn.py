@@ -31,15 +31,14 @@ def build(
     Raises:
         ValueError: If a size is out of range.
     """
-    channels, *size = image_shape(in_shape, "cnn")
+    channels, height, width_in = image_shape(in_shape, "cnn")
+    size = (height, width_in)
     if width < 1 or hidden < 1 or kernel % 2 == 0:
-        raise ValueError(
-            f"cnn needs width >= 1, hidden >= 1 and an odd kernel, got {width=}, {hidden=}, {kernel=}"
-        )
+        raise ValueError(f"cnn needs width >= 1, hidden >= 1 and an odd kernel, got {width=}, {hidden=}, {kernel=}")
     stages: dict[str, Stage] = {}
     for i in range(3):
         out = width * 2**i
-        pool, size = max_pool(tuple(size))
+        pool, size = max_pool(size)
         stages[f"conv{i + 1}"] = Stage(
             nn.Conv2d(channels, out, kernel, padding=kernel // 2),
             nonlinearity=nonlinearity(activation),
@@ -47,8 +46,6 @@ def build(
             norm=norm2d(norm, out),
         )
         channels = out
-    stages["hidden"] = Stage(
-        nn.Linear(channels * size[0] * size[1], hidden), nonlinearity=nonlinearity(activation)
-    )
+    stages["hidden"] = Stage(nn.Linear(channels * size[0] * size[1], hidden), nonlinearity=nonlinearity(activation))
     stages["readout"] = Stage(nn.Linear(hidden, math.prod(out_shape)))
     return initialise(StagedNet(stages, in_shape, out_shape))

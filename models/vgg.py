@@ -30,7 +30,8 @@ def build(
     Raises:
         ValueError: If ``width`` is below 1.
     """
-    channels, *size = image_shape(in_shape, "vgg")
+    channels, height, width_in = image_shape(in_shape, "vgg")
+    size = (height, width_in)
     if width < 1:
         raise ValueError(f"vgg needs width >= 1, got {width}")
     stages: dict[str, Stage] = {}
@@ -38,7 +39,7 @@ def build(
         out = width * factor
         pool = None
         if pooled:
-            pool, size = max_pool(tuple(size))
+            pool, size = max_pool(size)
         stages[f"conv{i + 1}"] = Stage(
             nn.Conv2d(channels, out, 3, padding=1),
             nonlinearity=nonlinearity(activation),

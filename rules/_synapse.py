@@ -80,7 +80,7 @@ def _pair(value: int | tuple[int, int]) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
-class feedback_through(TorchFunctionMode):  # noqa: N801 - reads as a verb: with feedback_through(B):
+class feedback_through(TorchFunctionMode):
     """Errors return through given feedback weights instead of the forward weights.
 
     Args:
@@ -109,7 +109,7 @@ class feedback_through(TorchFunctionMode):  # noqa: N801 - reads as a verb: with
         return func(*args, **kwargs)
 
 
-class cut_at_synapses(TorchFunctionMode):  # noqa: N801 - reads as a verb: with cut_at_synapses() as cut:
+class cut_at_synapses(TorchFunctionMode):
     """No error crosses a synapse: each one sees its input detached.
 
     Attributes:

@@ -7,6 +7,7 @@ what was expected, what was found, and what to do.
 """
 
 import copy
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -15,15 +16,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.base import Stage, StagedNet, initialise
-from rules.base import OBJECTIVES, Learned, Objective, Rule, differentiate
-from rules.readout_only import ReadoutOnly
-from rules.untrained import Untrained
+from models.base import StagedNet
+from rules._behaviour import (
+    CLASSES,
+    IN_SHAPE,
+    Failure,
+    check_beats_controls,
+    check_exact_limit,
+    check_hidden_stages_move,
+)
+from rules.base import OBJECTIVES, Learned, Objective, Rule
 
 Build = Callable[[tuple[int, ...], tuple[int, ...]], StagedNet]
-IN_SHAPE, CLASSES = (1, 8, 8), 10
-STEPS, BATCH, LR = 600, 32, 2e-3  # of the behaviour checks
-HIDDEN = 24  # units of their network: few, so that random features alone do poorly
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,6 @@ class Outcome:
     network: str
     result: str
     message: str = ""
-
-
-class Failure(AssertionError):
-    """A broken promise: expected, found, fix."""
-
-    def __init__(self, expected: str, found: str, fix: str) -> None:
-        super().__init__(f"expected {expected}; found {found}; fix: {fix}")
 
 
 def check_rule(make: Callable[[], Rule], networks: Mapping[str, Build], *, behaviour: bool = True) -> list[Outcome]:
@@ -86,7 +83,7 @@ def _on_network(make: Callable[[], Rule], name: str, build: Build) -> Iterator[O
             continue
         for check in STRUCTURE:
             case = Case(make, build, objective)
-            yield _outcome(check.__name__.removeprefix("check_"), where, lambda c=check, k=case: c(k))
+            yield _outcome(check.__name__.removeprefix("check_"), where, functools.partial(check, case))
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,9 @@ def check_constructor(make: Callable[[], Rule]) -> None:
         return
     for p in list(inspect.signature(make.__init__).parameters.values())[1:]:
         if p.kind is not inspect.Parameter.KEYWORD_ONLY or p.default is inspect.Parameter.empty:
-            raise Failure("keyword-only hyper-parameters with defaults", f"{p}", "write def __init__(self, *, name=1.0)")
+            raise Failure(
+                "keyword-only hyper-parameters with defaults", f"{p}", "write def __init__(self, *, name=1.0)"
+            )
         try:
             json.dumps(p.default)
         except TypeError:
@@ -166,7 +165,7 @@ def check_returned_gradients(case: Case) -> None:
 
 
 def check_signals(case: Case) -> None:
-    """A signal belongs to a stage, has its shape, and is that of each image's own loss, whatever else is in the batch."""
+    """A signal has its stage's shape and is that of each image's own loss, whatever else is in the batch."""
     net, rule = case.attached()
     x, target = case.data()
     learned = case.learn(net, rule, x, target)
@@ -175,7 +174,9 @@ def check_signals(case: Case) -> None:
             raise Failure("signals keyed by stage", repr(stage), f"use {', '.join(net.stages)}")
         shape = net.trace(x)[stage].shape
         if signal.shape != shape:
-            raise Failure(f"signal of {stage} shaped {tuple(shape)}", f"{tuple(signal.shape)}", "one per unit and image")
+            raise Failure(
+                f"signal of {stage} shaped {tuple(shape)}", f"{tuple(signal.shape)}", "one per unit and image"
+            )
     net, rule = case.attached()
     alone = case.learn(net, rule, x[:1], target[:1])
     for stage, signal in alone.signals.items():
@@ -194,7 +195,9 @@ def check_leaves_no_trace(case: Case) -> None:
     case.learn(net, rule, *case.data())
     for name, value in net.state_dict().items():
         if not torch.equal(value, before[name]):
-            raise Failure("weights untouched by learn", f"{name} changed", "return the change; the optimiser applies it")
+            raise Failure(
+                "weights untouched by learn", f"{name} changed", "return the change; the optimiser applies it"
+            )
     if any(p.grad is not None for p in [*net.parameters(), *rule.parameters()]):
         raise Failure("no .grad written", "a .grad", "use torch.autograd.grad and return the result")
     if _hooks(net) != hooks or set(vars(net)) != names:
@@ -272,106 +275,6 @@ STRUCTURE: tuple[Callable[[Case], None], ...] = (
     check_returned_gradients, check_signals, check_leaves_no_trace, check_repeatable, check_mean_reduction,
     check_predict, check_state_round_trip,
 )  # fmt: skip
-
-
-def check_exact_limit(make: Callable[[], Rule]) -> str | None:
-    """In its declared limit the rule equals backprop to 1e-10 in float64."""
-    rule = make()
-    if rule.tags.exact_limit is None:
-        return "declares no limit"
-    depth = rule.tags.exact_depth or 3
-    torch.manual_seed(0)
-    net = small_mlp(IN_SHAPE, (CLASSES,), depth=depth).double()
-    rule.attach(net)
-    rule.double()
-    getattr(rule, rule.tags.exact_limit)(net)
-    x, target = torch.randn(6, *IN_SHAPE, dtype=torch.float64), torch.randint(0, CLASSES, (6,))
-    objective = OBJECTIVES["cross_entropy"]
-    learned, reference = rule.learn(net, x, target, objective), differentiate(net, x, target, objective)
-    for name, grad in reference.grads.items():
-        if name not in learned.grads:
-            raise Failure("every gradient in the exact limit", f"none for {name}", "return it")
-        error = (learned.grads[name] - grad).abs().max().item() / (grad.abs().max().item() + 1e-30)
-        if error > 1e-10:
-            raise Failure(f"backprop's gradient of {name} to 1e-10", f"{error:.1e}", "compare with the rule's equation")
-    return None
-
-
-def check_hidden_stages_move(make: Callable[[], Rule]) -> str | None:
-    """Every hidden stage changes by more than 0.1 % in a short training."""
-    rule = make()
-    if not rule.tags.learns or isinstance(rule, ReadoutOnly):
-        return "a control"
-    net, _ = _trained(make)
-    start = _network()
-    for stage in net.hidden:
-        now, before = net.parameters_of(stage), start.parameters_of(stage)
-        change = sum((now[n] - before[n]).norm().item() for n in now) / sum(p.norm().item() for p in before.values())
-        if change < 1e-3:
-            raise Failure("every hidden stage to move by 0.1 %", f"{stage}: {change:.1e}", "its updates do not arrive")
-    return None
-
-
-def check_beats_controls(make: Callable[[], Rule]) -> str | None:
-    """Held-out accuracy on handwritten digits is above ``untrained`` and ``readout_only`` at equal budget."""
-    if make().tags.control:
-        return "a control"
-    ours = _trained(make)[1]
-    for control in (Untrained, ReadoutOnly):
-        theirs = _trained(control)[1]
-        if ours <= theirs:
-            raise Failure(
-                f"more than {control.__name__}'s {theirs:.1%} on held-out digits", f"{ours:.1%}",
-                "the hidden stages learn nothing useful: check sign, scale and locality of their updates",
-            )  # fmt: skip
-    return None
-
-
-def small_mlp(in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, depth: int = 2) -> StagedNet:
-    """Return a small network of ``depth`` hidden stages with tanh."""
-    stages: dict[str, Stage] = {}
-    fan_in = torch.Size(in_shape).numel()
-    for i in range(depth):
-        stages[f"hidden{i + 1}"] = Stage(nn.Linear(fan_in, HIDDEN), nonlinearity=nn.Tanh())
-        fan_in = HIDDEN
-    stages["readout"] = Stage(nn.Linear(fan_in, torch.Size(out_shape).numel()))
-    return initialise(StagedNet(stages, in_shape, out_shape))
-
-
-def _network() -> StagedNet:
-    torch.manual_seed(0)
-    return small_mlp(IN_SHAPE, (CLASSES,))
-
-
-def _trained(make: Callable[[], Rule]) -> tuple[StagedNet, float]:
-    """Train on scikit-learn's handwritten digits and return the network and its held-out accuracy."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).float()[:, None] / 8.0 - 1.0
-    targets = torch.from_numpy(digits.target).long()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    train, test = order[360:], order[:360]
-    net, rule = _network(), make()
-    torch.manual_seed(1)
-    rule.attach(net)
-    kind = torch.optim.SGD if rule.optimizer == "sgd" else torch.optim.Adam
-    parameters = dict(rule.named_parameters()) | dict(net.named_parameters())
-    optimizer = kind(list(parameters.values()), lr=LR)
-    generator = torch.Generator().manual_seed(2)
-    for step in range(STEPS if rule.tags.learns else 0):
-        batch = train[torch.randint(0, len(train), (BATCH,), generator=generator)]
-        torch.manual_seed(step)
-        learned = rule.learn(net, images[batch], targets[batch], OBJECTIVES["cross_entropy"])
-        for name, parameter in parameters.items():
-            parameter.grad = learned.grads.get(name)
-        optimizer.step()
-        with torch.no_grad():
-            rule.after_step(net)
-    net.eval()
-    rule.eval()
-    hits = rule.predict(net, images[test]).argmax(1) == targets[test]
-    return net, hits.float().mean().item()
 
 
 def _hooks(net: nn.Module) -> int:

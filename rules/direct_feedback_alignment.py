@@ -62,7 +62,7 @@ class DirectFeedbackAlignment(Rule):
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the readout's weights: with one hidden stage the rule then is backprop."""
-        self.get_buffer(f"to_{net.hidden[-1]}").copy_(net.stages[net.readout].synapse.weight.detach())
+        self.get_buffer(f"to_{net.hidden[-1]}").copy_(list(net.synapses().values())[-1].weight.detach())
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return each stage's own gradient at the error that is fed back to it."""
@@ -73,9 +73,7 @@ class DirectFeedbackAlignment(Rule):
             signals = {n: self._feed_back(error, n, a) for n, a in activity.items() if n != net.readout}
             signals[net.readout] = error
             params = dict(net.named_parameters())
-            grads = torch.autograd.grad(
-                list(activity.values()), list(params.values()), [signals[n] for n in activity]
-            )
+            grads = torch.autograd.grad(list(activity.values()), list(params.values()), [signals[n] for n in activity])
         means = {n: g / len(x) for n, g in zip(params, grads, strict=True)}
         loss = objective.losses(output, target).mean()
         return Learned(means, loss, output, {n: s for n, s in signals.items() if n in net.stages})

@@ -10,9 +10,7 @@ from rules.base import Learned, Objective, Rule, Tags
 class Untrained(Rule):
     """No weight ever changes. There is no learning signal."""
 
-    tags = Tags(
-        supervised=False, separate_backward=False, locality="none", phases=1, learns=False, control=True
-    )
+    tags = Tags(supervised=False, separate_backward=False, locality="none", phases=1, learns=False, control=True)
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the loss and no gradient."""

@@ -117,9 +117,7 @@ class Catalogue:
         except SyntaxError as error:
             raise UserError(f"{self.kind} file {path}: line {error.lineno}: {error.msg}") from error
         if attribute is None:
-            raise UserError(
-                f"{self.kind} file {path} holds no {self.kind}: see `plasticbench new-{self.kind}`"
-            )
+            raise UserError(f"{self.kind} file {path} holds no {self.kind}: see `plasticbench new-{self.kind}`")
         # The module's name carries its path and content, so that two files of one name can live together.
         digest = hashlib.sha256(f"{path.resolve()}\n{text}".encode()).hexdigest()[:8]
         module_name = f"plasticbench_{path.stem}_{digest}"

@@ -184,9 +184,7 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
     elif kind is dict or origin is dict:
         if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
             return dict(value)
-    elif kind is inspect.Parameter.empty:
-        return value
-    elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    elif kind is inspect.Parameter.empty or (isinstance(kind, type) and type(value) is kind):
         return value
     name = getattr(kind, "__name__", str(kind))
     raise UserError(f"{where}: expected {name}, got {value!r}")

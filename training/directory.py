@@ -1,8 +1,8 @@
 """A run directory: the only source of truth about a run. Every file is replaced whole or not at all.
 
-    config.json   what was asked          status.json   how far it got
-    last.ckpt     weights, optimiser      metrics.csv   curves, one row per epoch
-    scores.jsonl  what was measured       figures/, wandb/
+config.json   what was asked          status.json   how far it got
+last.ckpt     weights, optimiser      metrics.csv   curves, one row per epoch
+scores.jsonl  what was measured       figures/, wandb/
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_UMASK)  # mkstemp's files are private
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -95,7 +95,13 @@ class RunDirectory:
     def set_status(self, state: str, reason: str = "") -> None:
         """Write ``status.json``; a new start counts as an attempt."""
         attempt = self.status().get("attempt", 0) + (state == "running")
-        record = {"state": state, "reason": reason, "attempt": attempt, "host": socket.gethostname(), "pid": os.getpid()}
+        record = {
+            "state": state,
+            "reason": reason,
+            "attempt": attempt,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
         write_whole(self.path / "status.json", json.dumps(record) + "\n")
 
     def scores(self) -> list[dict[str, Any]]:

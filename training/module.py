@@ -40,7 +40,7 @@ class RuleModule(pl.LightningModule):
         """Return a carrier whose value ``backward`` receives, scaled as Lightning scales a loss."""
         x, target = batch
         # A counter, not a running generator: a resumed run draws the same noise.
-        step = self.current_epoch * self.trainer.num_training_batches + batch_idx
+        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         torch.manual_seed(stream(self.config.seed, "noise", step, self.global_rank))
         self.learned = self.rule.learn(self.net, x, target, self.objective)
         self.log("train_loss", self.learned.loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x))
@@ -89,9 +89,7 @@ class RuleModule(pl.LightningModule):
 
 
 def _sgd(parameters: Any, config: RunConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 OPTIMIZERS: Mapping[str, Callable[[Any, RunConfig], torch.optim.Optimizer]] = {

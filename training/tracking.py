@@ -59,9 +59,7 @@ class CurveLogger(Logger):
         write_whole(self.path, text.getvalue())
 
 
-def wandb_logger(
-    config: RunConfig, directory: Path, execution: Execution, study: str = ""
-) -> WandbLogger | None:
+def wandb_logger(config: RunConfig, directory: Path, execution: Execution, study: str = "") -> WandbLogger | None:
     """Return a W&B logger for a run, or ``None`` where W&B is off.
 
     Args:
@@ -98,10 +96,11 @@ def log_table(name: str, columns: list[str], records: list[list[Any]], execution
     _quiet()
     cells = [["" if c is None else str(c) for c in r] for r in records]
     with wandb.init(
-        project="plasticbench", name=name, job_type="leaderboard", dir=str(execution.runs), mode=execution.wandb,
+        project="plasticbench", name=name, job_type="leaderboard", dir=str(execution.runs),
+        mode="online" if execution.wandb == "online" else "offline",
         reinit="finish_previous",
     ) as run:  # fmt: skip
-        run.log({"leaderboard": wandb.Table(columns=columns, data=cells)})
+        run.log({"leaderboard": wandb.Table(columns=list[str | int](columns), data=cells)})
 
 
 def _quiet() -> None:

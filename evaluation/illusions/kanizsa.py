@@ -14,6 +14,7 @@ grows with the support ratio, which is also the share of the contour that is phy
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +53,7 @@ class Kanizsa(Benchmark):
         p, answers, truth = self._answers(observer)
         num = len(truth)
         scores = [
-            Score("p_polygon", float(p[c].mean()), higher_is_better=None, target=c, n_stimuli=num)
-            for c in CONDITIONS
+            Score("p_polygon", float(p[c].mean()), higher_is_better=None, target=c, n_stimuli=num) for c in CONDITIONS
         ]
         scores.append(Score("accuracy_real", float((answers["REAL"] == truth).mean()), target="REAL", n_stimuli=num))
         reason = competence_gate(answers["REAL"], truth) or collapse_gate(
@@ -91,7 +91,7 @@ class Kanizsa(Benchmark):
         strongest = int(contrast.mean(0).argmin())
         index = float(contrast.mean(0)[strongest])
         low, high = stratified_bootstrap(lambda m: m.min(1), contrast, cell)
-        shared = {"higher_is_better": None, "n_stimuli": num, "target": CONTROLS[strongest]}
+        shared: dict[str, Any] = {"higher_is_better": None, "n_stimuli": num, "target": CONTROLS[strongest]}
         room = float((p["REAL"] - p[CONTROLS[strongest]]).mean())
         odds = {c: _log_odds(v) for c, v in p.items()}
         hard = {c: (a == truth).astype(float) for c, a in answers.items()}
@@ -165,7 +165,9 @@ def competence_gate(answers: Array, truth: Array) -> str | None:
         own = answers[truth == c]
         low, _ = wilson(float((own == c).mean()), len(own))
         if low <= needed:
-            return f"cannot name real polygons: {CORNERS[3 + int(np.where(classes == c)[0][0])]} {np.mean(own == c):.0%}"
+            return (
+                f"cannot name real polygons: {CORNERS[3 + int(np.where(classes == c)[0][0])]} {np.mean(own == c):.0%}"
+            )
     return None
 
 

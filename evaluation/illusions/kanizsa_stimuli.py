@@ -9,7 +9,8 @@ Shapes: ``B`` layouts; images are ``(B, 1, size, size)``. Lengths are pixels, an
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,11 +61,8 @@ class Layouts:
 
     def select(self, index: Tensor) -> "Layouts":
         """Return some of the layouts."""
-        parts = (
-            self.corners, self.support_ratio, self.radius, self.centre, self.angle, self.background, self.inducer,
-            self.turn,
-        )  # fmt: skip
-        return Layouts(*(p[index] for p in parts), self.seed)
+        chosen: dict[str, Any] = {n: v[index] for n, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **chosen)
 
 
 def layouts(size: int, per_cell: int = 15, seed: int = 0) -> Layouts:
@@ -148,9 +146,9 @@ def _inducers(layout: Layouts, condition: str, canvas: Canvas) -> Tensor:
         whole = disc(x, y, radius)
         pacman = torch.maximum(whole, -wedge(x, y, mouth))
         inducer = {
-            "DISC": lambda w=whole: w,
-            "OUTL": lambda p=pacman: outline(p, line),
-            "CLOSED": lambda p=pacman, w=whole: torch.minimum(p, outline(w, line)),
-        }.get(condition, lambda p=pacman: p)()
+            "DISC": whole,
+            "OUTL": outline(pacman, line),
+            "CLOSED": torch.minimum(pacman, outline(whole, line)),
+        }.get(condition, pacman)
         union = torch.minimum(union, inducer)
     return union

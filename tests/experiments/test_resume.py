@@ -99,7 +99,10 @@ def test_a_killed_run_resumes_bit_identically(reference, tmp_path, number):
     for parameter, moments in ours[1].items():
         assert all(torch.equal(v, theirs[1][parameter][k]) for k, v in moments.items())
     assert resumed.metrics.read_text() == unbroken.metrics.read_text()
-    numbers = [[(s["metric"], s["stage"], s["value"]) for s in d.scores() if s["metric"] != "time_ratio"] for d in (resumed, unbroken)]
+    numbers = [
+        [(s["metric"], s["stage"], s["value"]) for s in d.scores() if s["metric"] != "time_ratio"]
+        for d in (resumed, unbroken)
+    ]
     assert numbers[0] == numbers[1]
 
 

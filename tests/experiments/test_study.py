@@ -29,7 +29,11 @@ def test_entries_set_training_fields_and_options_and_the_rule_wins():
         models=[{"name": "mlp", "width": 5}], tasks=[{"name": "digits", "lr": 0.2, "epochs": 4, "test": 0.5}],
     ).configs  # fmt: skip
     assert (config.seed, config.lr, config.epochs, config.batch_size) == (7, 0.3, 4, 8)
-    assert (config.rule_params, config.model_params, config.task_params) == ({"scale": 2.0}, {"width": 5}, {"test": 0.5})
+    assert (config.rule_params, config.model_params, config.task_params) == (
+        {"scale": 2.0},
+        {"width": 5},
+        {"test": 0.5},
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,9 @@ def test_shipped_studies_are_valid_and_have_both_controls(path):
 
 
 def test_rule_files_are_found_beside_the_study(tmp_path):
-    (tmp_path / "mine.py").write_text('"""Mine."""\nfrom rules.backprop import Backprop\nfrom rules.base import Rule\n\n\nclass Mine(Backprop, Rule):\n    pass\n')
+    (tmp_path / "mine.py").write_text(
+        '"""Mine."""\nfrom rules.backprop import Backprop\nfrom rules.base import Rule\n\n\nclass Mine(Backprop, Rule):\n    pass\n'
+    )
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({**GRID, "rules": ["mine.py"], "observers": []}))
     config = read_study(path).configs[0]

@@ -74,7 +74,10 @@ def runs(tmp_path_factory):
         "name: tiny\nseeds: 1\nrules: [feedback_alignment, readout_only]\nmodels: [{name: cnn, width: 4, hidden: 16}]\n"
         "tasks: [{name: shapes, size: 16, train: 64, test: 32, epochs: 2}]\nobservers: []\n"
     )
-    assert main(["study", str(study), "--runs", str(folder / "runs"), "--wandb", "offline", "-j", "1", "--no-progress"]) == 0
+    assert (
+        main(["study", str(study), "--runs", str(folder / "runs"), "--wandb", "offline", "-j", "1", "--no-progress"])
+        == 0
+    )
     return folder / "runs"
 
 

@@ -26,7 +26,9 @@ def _float64():
 
 def batch(net, num=6):
     x = torch.randn(num, *net.in_shape)
-    return (x, torch.randint(0, 10, (num,)), CE) if net.out_shape == (10,) else (x, torch.rand(num, *net.out_shape), MSE)
+    return (
+        (x, torch.randint(0, 10, (num,)), CE) if net.out_shape == (10,) else (x, torch.rand(num, *net.out_shape), MSE)
+    )
 
 
 def attached(rule, net):

@@ -86,11 +86,13 @@ def test_real_mnist_is_whole(data_folder):
     assert (len(task.train), len(task.test), task.in_shape) == (60000, 10000, (1, 28, 28))
     assert torch.bincount(task.test.targets)[0] == 980
     statistics = task.preprocess()
-    assert statistics.mean[0] == pytest.approx(0.1307, abs=1e-4) and statistics.std[0] == pytest.approx(0.3081, abs=1e-4)
+    assert statistics.mean[0] == pytest.approx(0.1307, abs=1e-4) and statistics.std[0] == pytest.approx(
+        0.3081, abs=1e-4
+    )
 
 
 def test_missing_torchvision_data_says_where_and_how(tmp_path):
-    with pytest.raises(UserError, match="PLASTICBENCH_DATA.*--download"):
+    with pytest.raises(UserError, match=r"PLASTICBENCH_DATA.*--download"):
         TASKS.load("mnist")(Source(tmp_path))
 
 
@@ -181,7 +183,7 @@ class TestOrder:
     def test_seed_and_epoch_decide_and_each_image_comes_at_most_once(self):
         assert self.order() == self.order()
         assert self.order() != self.order(epoch=1) != self.order(seed=1)
-        flat = sum(self.order(), [])
+        flat = [index for batch in self.order() for index in batch]
         assert len(flat) == len(set(flat)) == 48
 
     def test_processes_share_every_batch(self):
@@ -221,7 +223,5 @@ def test_augmentation_only_mirrors_and_shifts_and_the_generator_decides():
     for i in range(5):
         assert torch.equal(flipped[i], images[i]) or torch.equal(flipped[i], images[i].flip(2))
         padded = torch.nn.functional.pad(flipped[i], (4, 4, 4, 4))
-        found = [
-            torch.equal(a[i], padded[:, y : y + 8, x : x + 8]) for y in range(9) for x in range(9)
-        ]
+        found = [torch.equal(a[i], padded[:, y : y + 8, x : x + 8]) for y in range(9) for x in range(9)]
         assert any(found)

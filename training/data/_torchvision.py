@@ -11,9 +11,7 @@ from training.data.base import Augment, Images, Source, Task
 from training.errors import UserError
 
 
-def torchvision_task(
-    factory: Callable[..., Any], source: Source, *, augment: Augment = "none", train: int = 0
-) -> Task:
+def torchvision_task(factory: Callable[..., Any], source: Source, *, augment: Augment = "none", train: int = 0) -> Task:
     """Return the task of a torchvision data set that has ``data``, ``targets`` and ``classes``.
 
     Args:

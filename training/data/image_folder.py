@@ -1,5 +1,6 @@
 """Any folder (or zip file) of class sub-folders of images, with or without ``train/`` and ``val/`` above them."""
 
+import functools
 import io
 import zipfile
 from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ def _files(location: Path) -> Iterator[tuple[tuple[str, ...], str, Read]]:
                 parts = PurePosixPath(member).parts
                 hidden = any(part.startswith((".", "__")) for part in parts)
                 if PurePosixPath(member).suffix.lower() in SUFFIXES and not hidden:
-                    yield parts[:-1], f"{location}:{member}", lambda m=member: archive.read(m)
+                    yield parts[:-1], f"{location}:{member}", functools.partial(archive.read, member)
         else:
             raise UserError(f"image_folder {location}: no such folder or zip file")
     except (OSError, zipfile.BadZipFile) as error:
@@ -134,8 +135,9 @@ def _split(members: list[tuple[str, str, Read]], test: float) -> dict[str, list[
 def _decode(where: str, read: Read, size: int, grey: bool) -> Tensor:
     """Return one image as uint8 ``(C, size, size)``."""
     try:
-        with Image.open(io.BytesIO(read())) as image:
-            image.load()
+        with Image.open(io.BytesIO(read())) as file:
+            file.load()
+            image: Image.Image = file
             if image.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: keep the high byte
                 image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

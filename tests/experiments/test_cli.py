@@ -1,0 +1,255 @@
+"""The command line as its three users meet it: launch, compare, add a rule."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.cli import main
+from experiments.leaderboard import read_rows
+from tests.conftest import ROOT
+from training.directory import RunDirectory, run_directories
+
+SMALL = ["model.width=4", "model.hidden=16", "task.size=16", "task.train=64", "task.test=32", "epochs=1"]
+TINY = """
+name: tiny
+seeds: 2
+rules: [backprop, direct_feedback_alignment, untrained, readout_only]
+models: [{name: cnn, width: 4, hidden: 16}]
+tasks: [{name: shapes, size: 16, train: 128, test: 64, epochs: 1}]
+"""
+QUIET = ["--wandb", "off", "--no-progress"]
+
+
+def run(tmp_path, *arguments):
+    return main(["run", "--runs", str(tmp_path / "runs"), *QUIET, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rule", "bacprop"], "unknown rule 'bacprop'; did you mean 'backprop'?"),
+        (["--rule", "backprop", "--model", "cn"], "unknown model 'cn'; did you mean 'cnn'?"),
+        (["--rule", "backprop", "--task", "minst"], "unknown task 'minst'; did you mean 'mnist'?"),
+        (["--rule", "backprop", "learning_rate=1"], "unknown key 'learning_rate'"),
+        (["--rule", "backprop", "lr"], "expected key=value"),
+        (["--rule", "backprop", "lr=fast"], "expected float"),
+        (["--rule", "backprop", "lr=[1"], "not readable"),
+        (["--rule", "backprop", "model.size=3"], "unknown option of model cnn 'size'"),
+        (["--rule", "backprop", "task.size=3"], "shapes needs size >= 16"),
+        (["--rule", "backprop", "model.width=0"], "width >= 1"),
+        (["--rule", "feedback_alignment", "rule.scale=-1"], "scale must be positive"),
+        (["--rule", "absent.py"], "cannot be read"),
+        (["--rule", "backprop", "--device", "tpu9"], "unknown device"),
+        (["--rule", "backprop", "--threads", "0"], "--threads must be at least 1"),
+        (["--rule", "backprop", "--task", "image_folder", "task.path=/absent"], "no such folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, arguments, message):
+    assert run(tmp_path, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("plasticbench: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "rule"], "did you mean 'rules'?"),
+        (["show", "kaniza"], "did you mean 'kanizsa'?"),
+        (["show", "kanizsa", "-o", "x.jpg"], "end its name with .png"),
+        (["check", "nothing"], "unknown rule"),
+        (["new-rule", "my rule"], "Python name"),
+        (["new-rule", "backprop"], "is a rule already"),
+        (["evaluate", "/absent"], "no such folder"),
+        (["evaluate", "/", "--benchmark", "kanisza"], "did you mean 'kanizsa'?"),
+        (["study", "absent.yaml"], "no such study file"),
+    ],
+)
+def test_mistakes_in_other_commands(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_run_from_command_to_score_and_again_is_nothing_to_do(tmp_path, capsys):
+    arguments = ["--rule", "feedback_alignment", *SMALL]
+    assert run(tmp_path, *arguments) == 0
+    (directory,) = run_directories(tmp_path / "runs")
+    assert directory.status()["state"] == "done" and directory.checkpoint.exists()
+    measured = {s["benchmark"] for s in directory.scores()}
+    assert measured == {"accuracy", "learned", "credit", "cost", "kanizsa"}
+    record = directory.scores()[0]
+    assert {"schema_version", "run_key", "rule_version", "raw", "ceiling_high", "git_sha", "versions"} <= set(record)
+    before = (directory.path / "scores.jsonl").stat().st_mtime_ns
+    assert run(tmp_path, *arguments) == 0
+    assert "1 of 1 runs are finished" in capsys.readouterr().out
+    assert (directory.path / "scores.jsonl").stat().st_mtime_ns == before
+
+
+def test_evaluate_measures_only_what_is_missing_and_from_the_stored_weights(tmp_path, capsys):
+    assert run(tmp_path, "--rule", "backprop", *SMALL) == 0
+    (directory,) = run_directories(tmp_path / "runs")
+    scores = directory.scores()
+    path = directory.path / "scores.jsonl"
+    path.write_text("".join(json.dumps(s) + "\n" for s in scores if s["benchmark"] != "kanizsa"))
+    assert main(["evaluate", str(directory.path), *QUIET, "--runs", str(tmp_path / "runs")]) == 0
+    assert "1 benchmarks measured" in capsys.readouterr().out
+
+    def numbers(records):
+        return {(s["metric"], s["target"]): s["value"] for s in records if s["benchmark"] == "kanizsa"}
+
+    assert numbers(directory.scores()) == numbers(scores)
+
+
+def test_evaluating_a_run_that_is_not_finished_says_so(tmp_path, capsys):
+    assert run(tmp_path, "--rule", "backprop", *SMALL) == 0
+    (directory,) = run_directories(tmp_path / "runs")
+    directory.set_status("interrupted")
+    (directory.path / "scores.jsonl").unlink()
+    assert main(["evaluate", str(directory.path), *QUIET]) == 2
+    assert "not finished" in capsys.readouterr().err
+
+
+def test_an_unsupported_rule_and_a_crashing_one_stay_on_the_board_with_their_reasons(tmp_path, capsys):
+    head = '"""A rule."""\nfrom rules.base import Rule, differentiate\n\n\nclass Mine(Rule):\n'
+    (tmp_path / "picky.py").write_text(
+        head + '    def supports(self, net, objective):\n        return "only on Sundays"\n'
+    )
+    (tmp_path / "crashes.py").write_text(
+        head + "    def learn(self, net, x, target, objective):\n        return 1 / 0\n"
+    )
+    assert run(tmp_path, "--rule", str(tmp_path / "picky.py"), *SMALL) == 0
+    assert run(tmp_path, "--rule", str(tmp_path / "crashes.py"), *SMALL) == 1
+    rows = {r.rule: r for r in read_rows(tmp_path / "runs")}
+    assert rows["picky"].reasons == ["s0 unsupported: only on Sundays"]
+    assert "ZeroDivisionError" in rows["crashes"].reasons[0]
+    main(["leaderboard", str(tmp_path / "runs")])
+    out = capsys.readouterr().out
+    assert "only on Sundays" in out and "ZeroDivisionError" in out
+
+
+@pytest.mark.slow
+def test_a_study_runs_in_a_pool_resumes_and_shows_a_rule_from_one_new_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    assert main(["study", "tiny.yaml", "-j", "2", *QUIET]) == 0
+    rows = {r.rule: r for r in read_rows(tmp_path / "runs")}
+    assert set(rows) == {"backprop", "direct_feedback_alignment", "untrained", "readout_only", "pixels"}
+    assert all(r.seeds == [0, 1] and r.states == {"done": 2} for r in rows.values())
+    assert {p.name for p in (tmp_path / "runs").glob("leaderboard.*")} == {
+        f"leaderboard.{s}" for s in ("md", "csv", "json")
+    }
+    # The same initial weights and the same order of images for every rule of a seed: differences are paired.
+    untrained = rows["untrained"].estimates["accuracy"].per_seed
+    assert set(untrained) == {0, 1}
+    # A rule in one file outside the repository, and no edit elsewhere.
+    assert main(["new-rule", "my_rule"]) == 0
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("[backprop,", "[backprop, my_rule.py,"))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("scores.jsonl")}
+    assert main(["study", "tiny.yaml", "-j", "2", *QUIET]) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    capsys.readouterr()
+    assert main(["leaderboard", "runs", "--json"]) == 0
+    data = {r["rule"]: r for r in json.loads(capsys.readouterr().out)["rows"]}
+    assert data["my_rule"]["seeds"] == [0, 1] and data["my_rule"]["estimates"]["accuracy"]["value"] is not None
+    assert data["my_rule"]["difference"]["per_seed"].keys() == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_a_study_that_is_terminated_leaves_no_process_and_goes_on(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("train: 128", "train: 4096").replace("epochs: 1", "epochs: 3"))
+    command = [
+        sys.executable, "-c", "import sys; from experiments.cli import main; sys.exit(main())", "study", "tiny.yaml",
+        "-j", "2", *QUIET,
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if list((tmp_path / "runs").glob("*/metrics.csv")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    time.sleep(3)
+    working = [
+        s["pid"] for d in run_directories(tmp_path / "runs") if (s := d.status())["state"] in ("running", "interrupted")
+    ]
+    assert working
+    for pid in working:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400, check=False)
+    assert result.returncode == 0, result.stderr
+    assert all(d.status()["state"] == "done" for d in run_directories(tmp_path / "runs"))
+
+
+def test_a_worker_that_dies_fails_its_cell_and_not_the_study(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dies.py").write_text(
+        '"""Dies."""\nimport os\nfrom rules.base import Rule\n\n\nclass Dies(Rule):\n'
+        "    def learn(self, net, x, target, objective):\n        os._exit(9)\n"
+    )
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nseeds: 1\nrules: [dies.py, backprop, untrained]\nmodels: [{name: mlp, width: 8}]\n"
+        "tasks: [{name: digits, epochs: 1}]\nobservers: []\n"
+    )
+    assert main(["study", "s.yaml", "-j", "2", *QUIET]) == 1
+    states = {d.config().rule_name: d.status() for d in run_directories(tmp_path / "runs")}
+    assert states["dies"]["state"] == "failed" and "worker process died" in states["dies"]["reason"]
+    assert main(["study", "s.yaml", "-j", "2", *QUIET]) == 1  # what else was lost with the worker is made up for
+    states = {d.config().rule_name: d.status()["state"] for d in run_directories(tmp_path / "runs")}
+    assert states["backprop"] == states["untrained"] == "done"
+
+
+def test_entry_points_of_other_distributions_are_rules(tmp_path, monkeypatch):
+    """As pip leaves an installed distribution on disk: a module and a .dist-info with entry points."""
+    (tmp_path / "their_rules.py").write_text(
+        '"""Theirs."""\nfrom rules.backprop import Backprop\nfrom rules.base import Rule\n\n\nclass Theirs(Backprop, Rule):\n    pass\n'
+    )
+    info = tmp_path / "their_dist-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-dist\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[plasticbench.rules]\ntheirs = their_rules:Theirs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from training.catalogue import RULES
+
+    assert RULES.entries()["theirs"].summary == "(from their-dist)"
+    assert run(tmp_path, "--rule", "theirs", *SMALL) == 0
+    assert read_rows(tmp_path / "runs")[0].rule == "theirs"
+
+
+@pytest.mark.parametrize("what", ["kanizsa", "shapes", "digits"])
+def test_show_writes_a_sheet(tmp_path, what):
+    path = tmp_path / "deep" / "sheet.png"
+    assert main(["show", what, "-o", str(path)]) == 0
+    from PIL import Image
+
+    with Image.open(path) as image:
+        assert min(image.size) > 300
+
+
+def test_check_reports_and_its_exit_code_is_the_verdict(tmp_path, capsys):
+    assert main(["check", "readout_only", "--fast"]) == 0
+    assert "0 failed" in capsys.readouterr().out
+    (tmp_path / "bad.py").write_text(
+        '"""Bad."""\nfrom rules.base import Learned, Rule, differentiate\n\n\nclass Bad(Rule):\n'
+        "    def learn(self, net, x, target, objective):\n        d = differentiate(net, x, target, objective)\n"
+        "        return Learned({n: g * len(x) for n, g in d.grads.items()}, d.loss, d.output)\n"
+    )
+    assert main(["check", str(tmp_path / "bad.py"), "--fast"]) == 1
+    assert "divide by the batch once" in capsys.readouterr().out
+
+
+def test_a_null_observer_has_scores_and_no_checkpoint(tmp_path):
+    from experiments.runner import execute
+    from training.config import Execution, run_config
+
+    config = run_config({"rule": "null:pixels", "model": "none", "task": "shapes", "task_params": {
+        "size": 16, "train": 64, "test": 8}})  # fmt: skip
+    assert execute(config, Execution(runs=tmp_path, wandb="off")) == "done"
+    directory = RunDirectory(tmp_path / config.directory)
+    assert not directory.checkpoint.exists() and any(s["metric"] == "index" for s in directory.scores())

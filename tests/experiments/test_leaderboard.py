@@ -1,0 +1,161 @@
+"""The leaderboard: aggregation from score files written by hand, and every broken file named."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from experiments import render
+from experiments.cli import main
+from experiments.leaderboard import read_rows
+from training.config import RunConfig
+from training.directory import RunDirectory
+
+ACCURACY = {"backprop": [0.9, 0.92, 0.94], "feedback_alignment": [0.8, 0.86, 0.83], "readout_only": [0.5, 0.6, 0.55]}
+
+
+def score(config, benchmark, metric, value, stage="", target="", reason=""):
+    return {
+        "run_key": config.key, "benchmark": benchmark, "benchmark_version": 1, "metric": metric, "value": value,
+        "raw": value, "stage": stage, "target": target, "gate": "n/a" if value is None else "pass", "reason": reason,
+    }  # fmt: skip
+
+
+def write(root, rule, seed, scores=(), state="done", reason="", **fields):
+    config = RunConfig(rule=rule, model="cnn" if "null" not in rule else "none", task="shapes", seed=seed, **fields)
+    directory = RunDirectory(root / config.directory)
+    directory.write_config(config)
+    directory.set_status(state, reason)
+    directory.add_scores([score(config, *s) for s in scores])
+    return directory
+
+
+@pytest.fixture
+def board(tmp_path):
+    for rule, values in ACCURACY.items():
+        for seed, accuracy in enumerate(values):
+            hidden = 0.3 if rule != "readout_only" else None
+            write(
+                tmp_path, rule, seed,
+                [
+                    ("accuracy", "accuracy", accuracy), ("learned", "hidden_change", hidden, "", "", "did not move: conv1"),
+                    ("kanizsa", "index", 0.1 * (seed + 1) if rule == "backprop" else None, "", "OUT", "cannot name"),
+                    ("kanizsa", "index_vs", 0.2, "", "DISC"), ("credit", "cosine", 0.4, "conv1", "final"),
+                    ("credit", "cosine", 0.1, "conv1", "initial"), ("credit", "hidden_cosine", 0.4),
+                    ("cost", "flops_ratio", 1.0),
+                ],
+            )  # fmt: skip
+    write(tmp_path, "untrained", 0, [("accuracy", "accuracy", 0.25)])
+    write(tmp_path, "direct_feedback_alignment", 0, state="unsupported", reason="too wide")
+    write(tmp_path, "null:pixels", 0, [("kanizsa", "index", None, "", "", "cannot name real polygons")])
+    return tmp_path
+
+
+def by_rule(root):
+    return {r.rule: r for r in read_rows(root)}
+
+
+def test_rows_hold_the_interquartile_mean_and_paired_differences(board):
+    rows = by_rule(board)
+    fa = rows["feedback_alignment"]
+    assert fa.estimates["accuracy"].value == pytest.approx(np.mean(ACCURACY["feedback_alignment"]))
+    assert fa.estimates["accuracy"].per_seed == {0: 0.8, 1: 0.86, 2: 0.83}
+    assert fa.difference.per_seed == pytest.approx({0: -0.1, 1: -0.06, 2: -0.11})
+    assert fa.p_value == pytest.approx(2 / 8)
+    assert fa.above_readout.per_seed == pytest.approx({0: 0.3, 1: 0.26, 2: 0.28})
+    assert fa.learned == "yes" and rows["backprop"].difference.value is None
+    assert fa.cosines["conv1"].value == pytest.approx(0.4) and fa.contrasts["DISC"].value == pytest.approx(0.2)
+
+
+def test_no_interval_for_one_seed_and_reasons_for_what_is_missing(board):
+    rows = by_rule(board)
+    assert rows["untrained"].estimates["accuracy"].low is None
+    assert rows["feedback_alignment"].estimates["kanizsa"].value is None
+    assert rows["feedback_alignment"].estimates["kanizsa"].reason == "cannot name"
+    assert rows["direct_feedback_alignment"].reasons == ["s0 unsupported: too wide"]
+    cells = render.cells(rows["direct_feedback_alignment"])
+    assert "n/a (unsupported: too wide)" in cells
+    assert "[" not in render.cells(rows["untrained"])[2]
+
+
+def test_rules_first_then_controls_then_null_observers_always_there(board):
+    assert [r.kind for r in read_rows(board)] == ["rule"] * 3 + ["control"] * 2 + ["null"]
+    assert [r.rule for r in read_rows(board)][:2] == ["backprop", "feedback_alignment"]
+
+
+def test_a_rule_not_above_the_readout_or_with_still_stages_has_not_learned(tmp_path):
+    for seed in range(3):
+        write(tmp_path, "readout_only", seed, [("accuracy", "accuracy", 0.6)])
+        write(tmp_path, "backprop", seed, [("accuracy", "accuracy", 0.5), ("learned", "hidden_change", 0.2)])
+        write(tmp_path, "feedback_alignment", seed, [
+            ("accuracy", "accuracy", 0.9), ("learned", "hidden_change", None, "", "", "did not move: conv2")])  # fmt: skip
+    rows = by_rule(tmp_path)
+    assert rows["backprop"].learned == "no (not above readout_only)"
+    assert rows["feedback_alignment"].learned == "no (did not move: conv2)"
+
+
+def test_other_training_is_another_row_compared_with_its_own_reference(tmp_path):
+    write(tmp_path, "backprop", 0, [("accuracy", "accuracy", 0.9)])
+    write(tmp_path, "untrained", 0, [("accuracy", "accuracy", 0.1)])
+    write(tmp_path, "backprop", 0, [("accuracy", "accuracy", 0.7)], lr=0.1)
+    write(tmp_path, "feedback_alignment", 0, [("accuracy", "accuracy", 0.8)])
+    write(tmp_path, "feedback_alignment", 0, [("accuracy", "accuracy", 0.6)], lr=0.1)
+    rows = by_rule(tmp_path)
+    assert len(rows) == 5
+    slow = next(r for name, r in rows.items() if name.startswith("feedback") and "lr=0.1" in name)
+    assert slow.difference.value == pytest.approx(-0.1)
+
+
+def test_all_formats_say_the_same(board, capsys):
+    rows = read_rows(board)
+    data = json.loads(render.to_json(rows))["rows"]
+    assert [d["rule"] for d in data] == [r.rule for r in rows]
+    assert data[0]["estimates"]["accuracy"]["per_seed"] == {"0": 0.9, "1": 0.92, "2": 0.94}
+    flat = list(csv.DictReader(io.StringIO(render.to_csv(rows))))
+    assert [float(f["accuracy"]) for f in flat if f["accuracy"]] == pytest.approx(
+        [d["estimates"]["accuracy"]["value"] for d in data if d["estimates"]["accuracy"]["value"] is not None]
+    )
+    text = render.markdown(rows)
+    assert all(r.rule in text for r in rows) and "92.0%" in text
+    for form in ("--json", "--csv", "--markdown"):
+        assert main(["leaderboard", str(board), form]) == 0
+    assert main(["leaderboard", str(board)]) == 0
+    out = capsys.readouterr().out
+    assert "feedback_alignment" in out and "(control)" in out and "(null observer)" in out
+
+
+@pytest.mark.parametrize("sort", render.SORTS)
+def test_sorting(board, sort, capsys):
+    assert main(["leaderboard", str(board), "--sort", sort, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 6
+
+
+def test_unknown_sort_no_folder_no_runs(board, tmp_path, capsys):
+    assert main(["leaderboard", str(board), "--sort", "acuracy"]) == 2
+    assert "did you mean 'accuracy'?" in capsys.readouterr().err
+    assert main(["leaderboard", str(tmp_path / "absent")]) == 2
+    (tmp_path / "empty").mkdir()
+    assert main(["leaderboard", str(tmp_path / "empty")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("scores.jsonl", lambda t: t[:-40], "line 8 is not a whole record"),
+        ("scores.jsonl", lambda t: t + "[]\n", "line 9 is not a whole record"),
+        ("config.json", lambda t: t[: len(t) // 2], "broken"),
+        ("config.json", lambda t: t.replace('"schema_version": 1', '"schema_version": 99'), "version 99"),
+        ("config.json", lambda t: t.replace('"epochs": 5', '"epochs": 6'), "edited by hand"),
+        ("status.json", lambda t: "", "broken"),
+    ],
+)
+def test_a_damaged_file_is_one_line_and_code_2_and_nothing_changes(board, capsys, name, damage, message):
+    path = next(board.glob("backprop-*s0*")) / name
+    path.write_text(damage(path.read_text()))
+    before = {p: p.read_bytes() for p in board.rglob("*") if p.is_file()}
+    assert main(["leaderboard", str(board)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and str(path.parent) in error and error.count("\n") == 1
+    assert {p: p.read_bytes() for p in board.rglob("*") if p.is_file()} == before
