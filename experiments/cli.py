@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     form = board.add_mutually_exclusive_group()
     for name in ("json", "csv", "markdown"):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name)
+    board.add_argument("--svg", type=Path, metavar="FILE", help="write the table as a picture too")
     board.set_defaults(command=do.leaderboard)
 
     listing = commands.add_parser("list", help="what there is")

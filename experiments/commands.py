@@ -163,7 +163,7 @@ def leaderboard(options: argparse.Namespace) -> int:
     elif not rows:
         print(f"{options.folder}: no runs yet")
     else:
-        render.print_table(rows)
+        render.print_table(rows, options.svg)
     return 0
 
 

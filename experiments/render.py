@@ -12,6 +12,8 @@ from experiments.leaderboard import Estimate, Row
 from training.directory import write_whole
 from training.errors import unknown
 
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+WIDTH = 150  # columns of a table that is not printed to a terminal
 SORTS = ("accuracy", "kanizsa", "hidden_cosine", "flops_ratio", "rule")
 HEADER = (
     "rule", "seeds", "accuracy", "Δ backprop", "learned?", "Kanizsa index", "cos to BP", "FLOPs", "time",
@@ -25,23 +27,44 @@ FOOTNOTES = (
 )
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Return what a row shows, in the order of ``HEADER``."""
+class Notes:
+    """Numbers the reasons of a table, so that each is written out once, below it."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def mark(self, reason: str) -> str:
+        """Return the mark of a reason, such as ``¹``; nothing for no reason."""
+        if not reason:
+            return ""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return str(self.reasons.index(reason) + 1).translate(SUPERSCRIPTS)
+
+    def lines(self) -> list[str]:
+        """Return every mark with its reason."""
+        return [f"{self.mark(r)} {r}" for r in self.reasons]
+
+
+def cells(row: Row, notes: Notes) -> tuple[str, ...]:
+    """Return what a row shows, in the order of ``HEADER``; reasons go to the notes."""
     e = row.estimates
     done = row.states.get("done", 0)
     seeds = str(done) if done == len(row.seeds) else f"{done}/{len(row.seeds)}"
     if not done and row.reasons:
-        return (row.rule, seeds, f"n/a ({row.reasons[0].split(' ', 1)[1]})", *[""] * 6)
+        return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6)
     kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
-    change = _interval(row.difference, "{:+.1%}", "")
+    change = _interval(row.difference, "{:+.1%}", notes) if row.difference.value is not None else ""
     if row.p_value is not None:
         change += f" p={row.p_value:.2g}"
+    verdict, _, why = row.learned.partition(" (")
+    learned = verdict + notes.mark(why.removesuffix(")"))
     cosine = _point(e["hidden_cosine"], "{:+.2f}")
     if (e["bp_equivalent"].value or 0) > 0 and row.rule != "backprop":
         cosine += " BP-equivalent"
     return (
-        row.rule + kind, seeds, _interval(e["accuracy"], "{:.1%}"), change, row.learned,
-        _interval(e["kanizsa"], "{:+.3f}"), cosine, _point(e["flops_ratio"], "{:.2f}×"),
+        row.rule + kind, seeds, _interval(e["accuracy"], "{:.1%}", notes), change, learned,
+        _interval(e["kanizsa"], "{:+.3f}", notes), cosine, _point(e["flops_ratio"], "{:.2f}×"),
         _point(e["time_ratio"], "{:.2f}×"),
     )  # fmt: skip
 
@@ -73,31 +96,38 @@ def settings(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def print_table(rows: Sequence[Row]) -> None:
-    """Print the board to the terminal."""
+def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
+    """Print the board to the terminal.
+
+    Args:
+        rows: What to print.
+        svg: File that also gets the table as a picture.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=190)
+    console = Console(record=svg is not None)
+    if svg or not console.is_terminal:
+        console = Console(width=WIDTH, record=svg is not None)
     for (task, model), members in settings(rows).items():
         table = Table(title=f"{task} × {model}", title_justify="left", title_style="bold", pad_edge=False)
         for i, name in enumerate(HEADER):
             table.add_column(name, justify="left" if i in (0, 4) else "right")
-        kind = members[0].kind
+        kind, notes = members[0].kind, Notes()
         for row in members:
             if row.kind != kind:
                 table.add_section()
                 kind = row.kind
-            table.add_row(*(Text(c) for c in cells(row)))
+            table.add_row(*(Text(c) for c in cells(row, notes)))
         console.print(table)
-        for row in members:
-            for reason in row.reasons:
-                console.print(Text(f"  {row.rule} {reason}", style="dim"))
+        failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
+        for line in [*notes.lines(), *failures]:
+            console.print(Text(f"  {line}", style="dim"))
     for note in FOOTNOTES if rows else ():
         console.print(Text(note, style="dim"))
+    if svg:
+        write_whole(svg, console.export_svg(title="plasticbench leaderboard"))
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -105,8 +135,9 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = []
     for (task, model), members in settings(rows).items():
         lines += [f"### {task} × {model}", "", _line(HEADER), _line(["---"] * len(HEADER))]
-        lines += [_line(cells(row)) for row in members]
-        lines.append("")
+        notes = Notes()
+        lines += [_line(cells(row, notes)) for row in members]
+        lines += ["", *(f"{line}  " for line in notes.lines()), ""]
     return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
 
 
@@ -162,14 +193,14 @@ def _point(e: Estimate, form: str) -> str:
     return "n/a" if e.value is None else form.format(e.value)
 
 
-def _interval(e: Estimate, form: str, absent: str = "n/a") -> str:
+def _interval(e: Estimate, form: str, notes: Notes) -> str:
     if e.value is None:
-        return f"{absent} ({e.reason})" if e.reason and absent else absent
+        return f"n/a{notes.mark(e.reason)}"
     text = form.format(e.value)
     if e.low is not None and e.high is not None:
         text += f" [{form.format(e.low)}, {form.format(e.high)}]"
     if e.reason:
-        text += f" ({len(e.per_seed)} seeds; else {e.reason})"
+        text += f" ({len(e.per_seed)} seeds{notes.mark(e.reason)})"
     return text
 
 

@@ -75,9 +75,11 @@ def test_no_interval_for_one_seed_and_reasons_for_what_is_missing(board):
     assert rows["feedback_alignment"].estimates["kanizsa"].value is None
     assert rows["feedback_alignment"].estimates["kanizsa"].reason == "cannot name"
     assert rows["direct_feedback_alignment"].reasons == ["s0 unsupported: too wide"]
-    cells = render.cells(rows["direct_feedback_alignment"])
-    assert "n/a (unsupported: too wide)" in cells
-    assert "[" not in render.cells(rows["untrained"])[2]
+    notes = render.Notes()
+    assert render.cells(rows["direct_feedback_alignment"], notes)[2] == "n/a¹"
+    assert notes.lines() == ["¹ unsupported: too wide"]
+    assert render.cells(rows["feedback_alignment"], notes)[5] == "n/a²" and notes.reasons[1] == "cannot name"
+    assert "[" not in render.cells(rows["untrained"], notes)[2]
 
 
 def test_rules_first_then_controls_then_null_observers_always_there(board):
