@@ -45,6 +45,8 @@ def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
     directory.scores()
     if state := finished(directory):
         return state
+    if pid := directory.holder():
+        raise UserError(f"{directory.path}: process {pid} is at work on it; wait, or end that process first")
     torch.set_num_threads(execution.threads)
     directory.path.mkdir(parents=True, exist_ok=True)
     directory.write_config(config)

@@ -92,6 +92,20 @@ class RunDirectory:
             return {"state": "", "reason": "", "attempt": 0}
         return self._json("status.json")
 
+    def holder(self) -> int | None:
+        """Return the process of this machine that is at work on the run, if it is another one and alive."""
+        status = self.status()
+        pid = status.get("pid")
+        if status["state"] != "running" or status.get("host") != socket.gethostname() or pid == os.getpid():
+            return None
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, TypeError, ValueError):
+            return None
+        except PermissionError:
+            pass
+        return int(pid)
+
     def set_status(self, state: str, reason: str = "") -> None:
         """Write ``status.json``; a new start counts as an attempt."""
         attempt = self.status().get("attempt", 0) + (state == "running")

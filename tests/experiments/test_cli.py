@@ -253,3 +253,19 @@ def test_a_null_observer_has_scores_and_no_checkpoint(tmp_path):
     assert execute(config, Execution(runs=tmp_path, wandb="off")) == "done"
     directory = RunDirectory(tmp_path / config.directory)
     assert not directory.checkpoint.exists() and any(s["metric"] == "index" for s in directory.scores())
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path, capsys):
+    assert run(tmp_path, "--rule", "backprop", *SMALL) == 0
+    (directory,) = run_directories(tmp_path / "runs")
+    (directory.path / "scores.jsonl").unlink()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    status = directory.status() | {"state": "running", "pid": other.pid}
+    (directory.path / "status.json").write_text(json.dumps(status))
+    try:
+        assert run(tmp_path, "--rule", "backprop", *SMALL) == 2
+        assert f"process {other.pid} is at work on it" in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+    assert run(tmp_path, "--rule", "backprop", *SMALL) == 0
