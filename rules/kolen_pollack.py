@@ -1,6 +1,7 @@
 """Kolen–Pollack learning (Kolen & Pollack 1994; Akrout et al. 2019, arXiv 1904.05391).
 
-    δ_l = (B_{l+1} δ_{l+1}) ⊙ f′(z_l)        ΔW_l = −η G_l − λ W_l        ΔB_l = −η G_l − λ B_l        G_l = δ_l h_{l-1}ᵀ
+    δ_l = (B_{l+1} δ_{l+1}) ⊙ f′(z_l)        G_l = δ_l h_{l-1}ᵀ
+    ΔW_l = −η G_l − λ W_l                    ΔB_l = −η G_l − λ B_l
 
 Forward and feedback weights start apart, get the same update, and decay alike, so that their
 difference decays whatever is learned: (W − B)_{t+1} = (1 − λ)(W − B)_t. G_l is local to either synapse.

@@ -11,6 +11,7 @@ No weight transport; a second, mirror phase per batch. The error returns in a pa
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.grad
@@ -78,7 +79,7 @@ class WeightMirror(Rule):
             return (x @ weight.t()).t() @ x / self.images
         size = [k * self.side for k in synapse.kernel_size]
         x = torch.randn(self.images, synapse.in_channels, *size, dtype=weight.dtype, device=weight.device)
-        geometry = {"stride": synapse.stride, "dilation": synapse.dilation, "groups": synapse.groups}
+        geometry: dict[str, Any] = {"stride": synapse.stride, "dilation": synapse.dilation, "groups": synapse.groups}
         # No padding: every position then sees noise at all of the kernel's inputs.
         y = torch.nn.functional.conv2d(x, weight, **geometry)
         positions = self.images * y.shape[2] * y.shape[3]

@@ -75,7 +75,9 @@ def test_initial_angle_of_uniform_sign_symmetry_is_the_published_one():
     rule = attached(SignSymmetry(), net)
     ours, reference = rule.learn(net, x, target, CE), differentiate(net, x, target, CE)
     angles = [
-        torch.rad2deg(torch.acos(torch.cosine_similarity(ours.grads[n].flatten(), reference.grads[n].flatten(), 0))).item()
+        torch.rad2deg(
+            torch.acos(torch.cosine_similarity(ours.grads[n].flatten(), reference.grads[n].flatten(), 0))
+        ).item()
         for n in ("stages.hidden1.synapse.weight", "stages.hidden2.synapse.weight")
     ]
     assert angles[1] == pytest.approx(37, abs=6) and angles[0] == pytest.approx(50, abs=7)

@@ -1,0 +1,89 @@
+"""The energy that predictive-coding rules share, and the local weight update at given states.
+
+    μ_l = f_l(v_{l-1})        e_l = μ_l − v_l  (0 < l < L)        F = ½ Σ_{0<l<L} ‖e_l‖² + β · loss(μ_L, target)
+
+v_0 is the input, v_l the state of stage l, f_l the whole stage, μ_L the output; e_L = β ∂loss/∂μ_L. One
+convention everywhere: energies are summed over units and per image; the batch is averaged once, in the
+weights' gradient, which is divided by β so that it has the scale of the loss's gradient:
+
+    ∂F/∂W_l = (∂μ_l/∂W_l)ᵀ e_l
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.base import StagedNet
+from rules.base import Learned, Objective
+
+States = list[Tensor]  # v_0 … v_{L-1}: the input and the hidden stages
+
+
+def unsupported_norm(net: StagedNet) -> str | None:
+    """Return why a network with batch statistics cannot relax: they would move with the states."""
+    moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    return "batch statistics would change during inference; use norm=none" if moving else None
+
+
+def feed_forward(net: StagedNet, x: Tensor) -> States:
+    """Return the states of one forward pass, where every prediction error is zero."""
+    states = [x]
+    with torch.no_grad():
+        for stage in list(net.stages.values())[:-1]:
+            states.append(stage(states[-1]))
+    return states
+
+
+def energy(net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: Objective, nudge: float) -> Tensor:
+    """Return the energy F of each image, ``(B,)``.
+
+    Args:
+        net: The network.
+        states: v_0 … v_{L-1}.
+        target: Class indices or images.
+        objective: The task's loss.
+        nudge: β.
+    """
+    *hidden, readout = net.stages.values()
+    total = nudge * objective.losses(readout(states[-1]).unflatten(1, net.out_shape), target)
+    for stage, below, state in zip(hidden, states[:-1], states[1:], strict=True):
+        total = total + 0.5 * (stage(below) - state).square().flatten(1).sum(1)
+    return total
+
+
+def output_error(net: StagedNet, prediction: Tensor, target: Tensor, objective: Objective, nudge: float) -> Tensor:
+    """Return e_L, shaped like the readout's prediction ``(B, units)``."""
+    error = objective.error(prediction.detach().unflatten(1, net.out_shape), target)
+    return nudge * error.view_as(prediction)
+
+
+def local_update(
+    net: StagedNet,
+    states: Sequence[Tensor],
+    target: Tensor,
+    objective: Objective,
+    nudge: float,
+    output: Tensor,
+) -> Learned:
+    """Return every stage's weight gradient from its own two states, and the prediction errors as signals.
+
+    Args:
+        net: The network.
+        states: v_0 … v_{L-1}, relaxed.
+        target: Class indices or images.
+        objective: The task's loss.
+        nudge: β.
+        output: The feed-forward output, which is what the network predicts.
+    """
+    params = dict(net.named_parameters())
+    with torch.enable_grad():
+        predictions = [s(v.detach()) for s, v in zip(net.stages.values(), states, strict=True)]
+        errors = [p.detach() - v for p, v in zip(predictions[:-1], states[1:], strict=True)]
+        errors.append(output_error(net, predictions[-1], target, objective, nudge))
+        grads = torch.autograd.grad(predictions, list(params.values()), errors)
+    scale = 1.0 / (len(output) * nudge)
+    signals = {n: e / nudge for n, e in zip(net.stages, errors, strict=True)}
+    signals[net.readout] = signals[net.readout].view_as(output)
+    loss = objective.losses(output, target).mean()
+    return Learned({n: g * scale for n, g in zip(params, grads, strict=True)}, loss, output, signals)

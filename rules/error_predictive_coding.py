@@ -1,0 +1,71 @@
+"""Error-based predictive coding (Goemaere et al. 2026): a fast solver for the equilibrium of predictive coding.
+
+    v_l = f_l(v_{l-1}) − e_l        F = ½ Σ_{0<l<L} ‖e_l‖² + β · loss        T times:   e_l ← e_l − λ dF/de_l
+
+The errors are the variables and the states follow from them, so that a change at any stage reaches the output at
+once; states reach theirs one stage per step. The equilibrium, and so the weights' update, is that of
+``predictive_coding``. With few and small steps it is backprop scaled by λ T below the output.
+
+A solver, not a plausible rule: dF/de is a global derivative, computed by backpropagation through the network.
+"""
+
+import torch
+from torch import Tensor
+
+from models.base import StagedNet
+from rules._energy import States, local_update, unsupported_norm
+from rules.base import Learned, Objective, Rule, Tags, loguniform
+
+
+class ErrorPredictiveCoding(Rule):
+    """Errors relax, then weights learn. Signal: the prediction error e_l / β of each stage after relaxation.
+
+    Args:
+        steps: T, steps of the solver.
+        step_size: λ.
+        nudge: β, weight of the loss in the energy.
+    """
+
+    tags = Tags(weight_transport=True, locality="errors relax by a global derivative; weights learn locally", phases=2)
+    search_space = {
+        "steps": lambda rng: int(rng.integers(4, 33)),
+        "step_size": loguniform(0.02, 0.3),
+        "nudge": loguniform(0.3, 3.0),
+    }
+
+    def __init__(self, *, steps: int = 16, step_size: float = 0.1, nudge: float = 1.0) -> None:
+        super().__init__()
+        if steps < 0 or step_size <= 0 or nudge <= 0:
+            raise ValueError(f"needs steps >= 0, step_size > 0, nudge > 0; got {steps=}, {step_size=}, {nudge=}")
+        self.steps, self.step_size, self.nudge = steps, step_size, nudge
+
+    def supports(self, net: StagedNet, objective: Objective) -> str | None:
+        """Refuse batch statistics."""
+        del objective
+        return unsupported_norm(net)
+
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Relax the errors, then return the local gradients of the energy."""
+        with torch.no_grad():
+            trace = net.trace(x)
+        output = trace[net.readout]
+        errors = [torch.zeros_like(trace[name]) for name in net.hidden]
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                moving = [e.requires_grad_() for e in errors]
+                top = self._states(net, x, moving)[-1]
+                prediction = net.stages[net.readout](top).unflatten(1, net.out_shape)
+                total = self.nudge * objective.losses(prediction, target).sum()
+                total = total + sum(0.5 * e.square().sum() for e in moving)
+                slopes = torch.autograd.grad(total, moving)
+            errors = [e.detach() - self.step_size * s for e, s in zip(errors, slopes, strict=True)]
+        with torch.no_grad():
+            states = self._states(net, x, errors)
+        return local_update(net, states, target, objective, self.nudge, output)
+
+    def _states(self, net: StagedNet, x: Tensor, errors: list[Tensor]) -> States:
+        """Return v_0 … v_{L-1}."""
+        states = [x]
+        for name, error in zip(net.hidden, errors, strict=True):
+            states.append(net.stages[name](states[-1]) - error)
+        return states

@@ -1,0 +1,104 @@
+"""Predictive coding, strict inference learning (Rao & Ballard 1999; Whittington & Bogacz 2017, Neural Comput. 29:1229).
+
+    F = ½ Σ_{0<l<L} ‖e_l‖² + β · loss        e_l = f_l(v_{l-1}) − v_l        e_L = β ∂loss/∂μ_L
+    inference, T times:   v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})             then once:   ∂F/∂W_l = (∂μ_l/∂W_l)ᵀ e_l
+
+J_{l+1} is the Jacobian of stage l + 1 at v_l: the states descend the energy, all at once (Jacobi order), from
+the feed-forward pass, with the target at the output. The weights then descend the same energy. States are
+a stage's outputs, behind its nonlinearity and pooling.
+
+Local: a state sees its own error and the one above, through the weights between them (which a symmetric or
+learned feedback pathway would have to carry: weight transport within one synapse). No backward pass; but
+inference and learning are two phases. At T = 0 no hidden stage learns, and stage l only once T ≥ L − l. Near
+backprop where the output error is small; with γ = 1 and each error taken when it arrives (the Z-IL schedule,
+Song et al. 2020) exactly backprop; at equilibrium another rule.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from models.base import StagedNet
+from rules._energy import States, energy, feed_forward, local_update, output_error, unsupported_norm
+from rules.base import Learned, Objective, Rule, Tags, loguniform
+
+
+class PredictiveCoding(Rule):
+    """States relax, then weights learn. Signal: the prediction error e_l / β of each stage after relaxation.
+
+    Args:
+        steps: T, inference steps.
+        step_size: γ. Stable below 2 over the largest eigenvalue of the energy's Hessian.
+        nudge: β, weight of the loss in the energy.
+    """
+
+    tags = Tags(
+        weight_transport=True,
+        separate_backward=False,
+        locality="the stage's own state and prediction error, and the error one stage above",
+        phases=2,
+    )
+    search_space = {
+        "steps": lambda rng: int(rng.integers(4, 33)),
+        "step_size": loguniform(0.02, 0.5),
+        "nudge": loguniform(0.3, 3.0),
+    }
+
+    def __init__(self, *, steps: int = 20, step_size: float = 0.1, nudge: float = 1.0) -> None:
+        super().__init__()
+        if steps < 0 or step_size <= 0 or nudge <= 0:
+            raise ValueError(f"needs steps >= 0, step_size > 0, nudge > 0; got {steps=}, {step_size=}, {nudge=}")
+        self.steps, self.step_size, self.nudge = steps, step_size, nudge
+
+    def supports(self, net: StagedNet, objective: Objective) -> str | None:
+        """Refuse batch statistics."""
+        del objective
+        return unsupported_norm(net)
+
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Relax the states, then return the local gradients of the energy."""
+        start = feed_forward(net, x)
+        with torch.no_grad():
+            output = net.stages[net.readout](start[-1]).unflatten(1, net.out_shape)
+        for states in self.relax(net, start, target, objective):
+            final = states
+        return local_update(net, final, target, objective, self.nudge, output)
+
+    def trajectory(
+        self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield the energy ``(B,)`` and every hidden stage's state before inference and after each of its steps."""
+        for states in self.relax(net, feed_forward(net, x), target, objective):
+            with torch.no_grad():
+                now = energy(net, states, target, objective, self.nudge)
+            yield now, {n: v.clone() for n, v in zip(net.hidden, states[1:], strict=True)}
+
+    def relax(self, net: StagedNet, start: States, target: Tensor, objective: Objective) -> Iterator[States]:
+        """Yield the states before inference and after each step.
+
+        From a feed-forward start the errors below the top are exactly zero and reach one stage further down per
+        step; stages that they have not reached are not computed.
+        """
+        stages = list(net.stages.values())
+        top = len(stages)
+        states = list(start)
+        yield states
+        for t in range(self.steps):
+            change: dict[int, Tensor] = {}
+            for level in range(top, max(1, top - t - 1), -1):  # stage `level` predicts v_level from v_{level-1}
+                below = states[level - 1].detach().requires_grad_()
+                with torch.enable_grad():
+                    prediction = stages[level - 1](below)
+                if level == top:
+                    error = output_error(net, prediction, target, objective, self.nudge)
+                else:
+                    error = prediction.detach() - states[level]
+                    change[level] = change[level] + error
+                (down,) = torch.autograd.grad(prediction, below, error)
+                change[level - 1] = -down
+            lowest = max(1, top - t - 1)
+            # What predicts the lowest state that moves has not moved itself: its prediction is the first one.
+            change[lowest] = change[lowest] + (start[lowest] - states[lowest])
+            states = [v + self.step_size * change[i] if i in change else v for i, v in enumerate(states)]
+            yield states
