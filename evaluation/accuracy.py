@@ -24,6 +24,8 @@ class Accuracy(Benchmark):
         output = observer.predict_held_out()
         target = observer.held_out.targets
         num = len(target)
+        if not output.isfinite().all():
+            return [not_available("accuracy", "its output is not finite: training diverged")]
         if not observer.classes:
             loss = (output - target).square().mean().item()
             return [Score("mean_squared_error", loss, higher_is_better=False, n_stimuli=num)]

@@ -1,5 +1,6 @@
 """Cost of learning: arithmetic and time of one learning step, relative to backprop on the same network and batch."""
 
+import copy
 import time
 from collections.abc import Callable
 from statistics import median
@@ -26,10 +27,11 @@ class Cost(Benchmark):
         if not isinstance(observer, TrainedObserver):
             return [not_available("flops_ratio", "a null observer does not learn")]
         x, target = observer.probe(64)
-        net, objective = observer.net, observer.objective
+        objective = observer.objective
+        net, rule = copy.deepcopy((observer.net, observer.rule))  # a rule may keep traces of what it saw
         with torch.random.fork_rng(devices=[]):
             steps: list[Callable[[], object]] = [
-                lambda: observer.rule.learn(net, x, target, objective),
+                lambda: rule.learn(net, x, target, objective),
                 lambda: differentiate(net, x, target, objective),
             ]
             flops = [_flops(step) for step in steps]

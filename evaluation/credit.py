@@ -43,7 +43,7 @@ class Credit(Benchmark):
             final = compare(net, rule, observer.objective, x, target)
             for stage in net.stages:
                 if stage not in final:
-                    why = "the rule does not train this stage, or the gradient vanished"
+                    why = "the rule does not train this stage, or a gradient vanished or is not finite"
                     scores.append(not_available("cosine", why, stage=stage, target=moment))
                     continue
                 cosine, ratio = final[stage]
@@ -69,7 +69,7 @@ def compare(
 ) -> dict[str, tuple[float, float]]:
     """Return stage → (cosine, norm ratio) of the rule's update to backprop's; leaves no trace.
 
-    Stages that the rule does not train, or whose gradient is at rounding level, are left out.
+    Stages that the rule does not train, or whose gradient is at rounding level or not finite, are left out.
     """
     learned = learn_without_trace(net, rule, objective, x, target)
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ def compare(
         ours, theirs = _joined(net, stage, learned), _joined(net, stage, reference)
         if ours is not None and theirs is not None:
             norms = ours.norm().item(), theirs.norm().item()
-            if min(norms) > FLOOR:
+            if min(norms) > FLOOR and math.isfinite(sum(norms)):
                 cosine = (ours @ theirs).item() / (norms[0] * norms[1])
                 result[stage] = (max(-1.0, min(1.0, cosine)), norms[0] / norms[1])
     return result

@@ -18,17 +18,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, or 2 where the user must mend something."""
     try:
         guard_packages()
-        options = parser().parse_args(arguments)
+        options = parse(arguments)
         return int(options.command(options) or 0)
     except UserError as error:
+        print(f"plasticbench: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         print(f"plasticbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("plasticbench: interrupted; the same command continues", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command; ``key=value`` may stand before, between and after options."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    more = [text for text in rest if "=" in text and not text.startswith("-")]
+    if len(more) < len(rest) or (more and not hasattr(options, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if more:
+        options.overrides = [*options.overrides, *more]
+    return options
 
 
 def guard_packages() -> None:
@@ -100,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("-o", "--output", type=Path, help="PNG to write (default: NAME.png)")
     show.add_argument("--size", type=int, help="side of the stimuli in pixels")
     show.add_argument("overrides", nargs="*", metavar="key=value", help="options of the task")
-    _execution(show)
+    _data(show)
     show.set_defaults(command=do.show)
 
     check = commands.add_parser("check", help="check a learning rule against the contract")
@@ -114,10 +129,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _execution(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
+def _data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, help="folder of data sets (default: $PLASTICBENCH_DATA, or a cache)")
     command.add_argument("--download", action="store_true", help="download data sets that are missing")
+
+
+def _execution(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
+    _data(command)
     command.add_argument("--wandb", choices=("online", "offline", "off"), default="offline")
     command.add_argument("--device", default="cpu", help="Lightning's accelerator: cpu, gpu, auto (default: cpu)")
     command.add_argument("--threads", type=int, default=1, help="threads per process (default: 1, best for small nets)")

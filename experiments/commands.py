@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.catalogues import BENCHMARKS, CATALOGUES
+from training.catalogue import describe
 from training.config import TRAINING_FIELDS, Execution, data_root, run_config
 from training.errors import UserError, unknown
 
@@ -24,13 +25,17 @@ def execution_of(options: argparse.Namespace) -> Execution:
         raise unknown("device", options.device, ("cpu", "gpu", "cuda", "mps", "auto"))
     return Execution(
         runs=options.runs,
-        data=options.data.expanduser().resolve() if options.data else data_root(),
+        data=_data(options),
         download=options.download,
         wandb=options.wandb,
         accelerator=options.device,
         progress=not options.no_progress and sys.stderr.isatty(),
         threads=options.threads,
     )
+
+
+def _data(options: argparse.Namespace) -> Path:
+    return options.data.expanduser().resolve() if options.data else data_root()
 
 
 def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = ("rule", "model", "task")) -> dict[str, Any]:
@@ -88,14 +93,15 @@ def study(options: argparse.Namespace) -> int:
     from experiments.leaderboard import read_rows
     from experiments.render import print_table, table, write_all
 
-    rows = read_rows(execution.runs)
+    problems: list[str] = []
+    rows = read_rows(execution.runs, problems)
     paths = write_all(rows, execution.runs)
+    print_table(rows)
+    print(f"written: {', '.join(str(p) for p in paths)}")
     if execution.wandb != "off":
         from training.tracking import log_table
 
         log_table(f"leaderboard-{plan.name}", *table(rows), execution)
-    print_table(rows)
-    print(f"written: {', '.join(str(p) for p in paths)}")
     return code
 
 
@@ -106,10 +112,19 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
     from training.directory import RunDirectory
 
     directories = {c.key: RunDirectory(execution.runs / c.directory) for c in configs}
-    todo = [c for c in configs if not finished(directories[c.key])]
-    if len(todo) < len(configs):
-        print(f"{len(configs) - len(todo)} of {len(configs)} runs are finished")
-    states: list[str] = []
+    todo, states = [], []
+    for config in configs:
+        try:
+            if not finished(directories[config.key]):
+                todo.append(config)
+        except UserError as error:
+            if len(configs) == 1:
+                raise
+            print(f"plasticbench: {error}", file=sys.stderr)
+            states.append("invalid")
+    if len(todo) + len(states) < len(configs):
+        print(f"{len(configs) - len(todo) - len(states)} of {len(configs)} runs are finished")
+    broken = len(states)
 
     def report(config: Any, state: str) -> None:
         name, _, reason = state.partition(": ")
@@ -119,7 +134,9 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
         states.append(name)
         if name == "invalid" and len(configs) == 1:
             raise UserError(reason)
-        print(f"[{len(states)}/{len(todo)}] {directory.path}  {name}{': ' if reason else ''}{reason}", flush=True)
+        print(
+            f"[{len(states) - broken}/{len(todo)}] {directory.path}  {name}{': ' if reason else ''}{reason}", flush=True
+        )
 
     run_local(todo, execution, study, jobs, report)
     if "interrupted" in states:
@@ -133,20 +150,28 @@ def evaluate(options: argparse.Namespace) -> int:
     for name in options.benchmark:
         if name not in BENCHMARKS.entries():
             raise unknown("benchmark", name, BENCHMARKS.entries())
-    from experiments.runner import evaluate
+    from experiments.runner import evaluate as evaluate_run
     from training.directory import run_directories
 
     execution = execution_of(options)
+    code = 0
     for root in options.runs_given:
         directories = run_directories(root)
         if not directories:
             raise UserError(f"{root}: holds no run directory")
         for directory in directories:
-            if len(directories) > 1 and directory.status()["state"] != "done":
-                print(f"{directory.path}: skipped, {directory.status()['state'] or 'not started'}")
-                continue
-            print(f"{directory.path}: {evaluate(directory, execution, options.benchmark)} benchmarks measured")
-    return 0
+            try:
+                if len(directories) > 1 and (state := directory.status()["state"]) != "done":
+                    print(f"{directory.path}: skipped, {state or 'not started'}")
+                    continue
+                print(f"{directory.path}: {evaluate_run(directory, execution, options.benchmark)} benchmarks measured")
+            except UserError as error:
+                print(f"plasticbench: {error}", file=sys.stderr)
+                code = 2
+            except Exception as error:  # a benchmark's own bug; what is measured is on disk
+                print(f"plasticbench: {directory.path}: {describe(error)}", file=sys.stderr)
+                code = code or 1
+    return code
 
 
 def leaderboard(options: argparse.Namespace) -> int:
@@ -154,7 +179,8 @@ def leaderboard(options: argparse.Namespace) -> int:
     from experiments import render
     from experiments.leaderboard import read_rows
 
-    rows = read_rows(options.folder)
+    problems: list[str] = []
+    rows = read_rows(options.folder, problems)
     if options.sort != "accuracy":
         rows = render.ordered(rows, options.sort)
     if options.form:
@@ -164,7 +190,9 @@ def leaderboard(options: argparse.Namespace) -> int:
         print(f"{options.folder}: no runs yet")
     else:
         render.print_table(rows, options.svg)
-    return 0
+    for problem in problems:
+        print(f"plasticbench: {problem}", file=sys.stderr)
+    return 2 if problems else 0
 
 
 def listing(options: argparse.Namespace) -> int:
@@ -183,7 +211,8 @@ def show(options: argparse.Namespace) -> int:
     from experiments.show import draw
 
     output = options.output or Path(f"{options.what}.png")
-    draw(options.what, output, options.size, parse_overrides(options.overrides, ("task",)), execution_of(options))
+    overrides = parse_overrides(options.overrides, ("task",))
+    draw(options.what, output, options.size, overrides, Execution(data=_data(options), download=options.download))
     print(output)
     return 0
 

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
+from experiments.study import CONTROLS
+from training.catalogue import MODELS, RULES, TASKS, Catalogue
 from training.config import TRAINING_FIELDS, RunConfig, canonical_json
 from training.directory import run_directories
+from training.errors import UserError
 
 REFERENCE, CONTROL = "backprop", "readout_only"
-CONTROLS = ("untrained", CONTROL)
+FEWEST_SEEDS = 3  # seeds below which no gate is passed
 KIND_ORDER = {"rule": 0, "control": 1, "null": 2}
 # Headline numbers: name, benchmark, metric.
 HEADLINES = (
@@ -109,24 +112,43 @@ class Row:
             return ""
         if self.estimates["hidden_change"].reason:
             return f"no ({self.estimates['hidden_change'].reason})"
+        if self.estimates["hidden_change"].value is None:
+            return "n/a (not measured)"
         gain = self.above_readout
         if gain.value is None:
-            return "moved"
+            return "unsure (no readout_only beside it)"
         if gain.value <= 0:
             return "no (not above readout_only)"
-        return "yes" if gain.low is not None and gain.low > 0 else "unsure (one seed or overlapping)"
+        sure = len(gain.per_seed) >= FEWEST_SEEDS and gain.low is not None and gain.low > 0
+        return "yes" if sure else f"unsure (fewer than {FEWEST_SEEDS} seeds, or overlapping)"
 
 
-def read_rows(root: Path) -> list[Row]:
+def read_rows(root: Path, problems: list[str] | None = None) -> list[Row]:
     """Return the rows of all runs in a folder, setting by setting, rules before controls, the most accurate first.
 
+    Only scores of the newest version of each benchmark count; older ones cannot be compared with them.
+
+    Args:
+        root: Folder of run directories.
+        problems: Gets a line for every broken run directory, which is then left out.
+
     Raises:
-        UserError: If the folder does not exist or a run directory is broken.
+        UserError: If the folder does not exist; or, without ``problems``, if a run directory is broken.
     """
     runs = []
     for directory in run_directories(root):
-        status = directory.status()
-        runs.append(Finished(directory.config(), status["state"] or "new", status["reason"], directory.scores()))
+        try:
+            status = directory.status()
+            runs.append(Finished(directory.config(), status["state"] or "new", status["reason"], directory.scores()))
+        except UserError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+    newest: dict[str, int] = {}
+    for s in (s for run in runs for s in run.scores):
+        newest[s["benchmark"]] = max(newest.get(s["benchmark"], 0), s["benchmark_version"])
+    for run in runs:
+        run.scores[:] = [s for s in run.scores if s["benchmark_version"] == newest[s["benchmark"]]]
     networks, nulls = [r for r in runs if not r.config.is_null], [r for r in runs if r.config.is_null]
     rows: list[Row] = []
     for members in _grouped(networks, _setting).values():
@@ -137,6 +159,12 @@ def read_rows(root: Path) -> list[Row]:
     for alone in _grouped([n for n in nulls if _task(n) not in shown], _task).values():
         rows += _compare([], alone)
     return rows
+
+
+def short(catalogue: Catalogue, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not at their defaults."""
+    defaults = catalogue.defaults(name)
+    return {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
 
 
 def label(name: str, options: Mapping[str, Any]) -> str:
@@ -173,9 +201,15 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     for name in TRAINING_FIELDS:
         counts = Counter(getattr(m.config, name) for m in members if m.kind != "null")
         usual[name] = counts.most_common(1)[0][0] if counts else None
-    model = label(members[0].config.model, members[0].config.model_params) if members else "none"
+    first = members[0].config if members else None
+    model = label(first.model, short(MODELS, first.model, first.model_params)) if first else "none"
     groups = list(_grouped([*members, *nulls], _but_seed).values())
     rows = [_row(group, model, usual) for group in groups]
+    same = Counter(r.rule for r in rows)
+    for i, (group, row) in enumerate(zip(groups, rows, strict=True)):
+        if same[row.rule] > 1:  # two states of one rule file, or two versions of one rule
+            mark = group[0].config.rule_source or f"v{group[0].config.rule_version}"
+            rows[i] = dataclasses.replace(row, rule=f"{row.rule} #{mark[:6]}")
     compared = []
     for group, row in zip(groups, rows, strict=True):
         reference, control = (_partner(name, group[0].config, groups, rows) for name in (REFERENCE, CONTROL))
@@ -201,7 +235,7 @@ def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]],
 def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row:
     first = group[0].config
     other = {k: v for k, v in _training(first).items() if v != usual[k]} if not first.is_null else {}
-    failures = [f"s{r.config.seed} {r.state}: {r.reason}" for r in group if r.state not in ("done", "running")]
+    failures = [f"s{r.config.seed} {r.state}: {r.reason or 'not finished'}" for r in group if r.state != "done"]
 
     def over_seeds(bench: str, metric: str, target: str | None = None, stage: str | None = None) -> Estimate:
         found, why = {}, ""
@@ -224,9 +258,9 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
         )
 
     return Row(
-        rule=label(first.rule_name, first.rule_params | other),
+        rule=label(first.rule_name, short(RULES, first.rule, first.rule_params) | other),
         model=model,
-        task=label(first.task, first.task_params),
+        task=label(first.task, short(TASKS, first.task, first.task_params)),
         kind=group[0].kind,
         seeds=sorted(r.config.seed for r in group),
         states=dict(Counter(r.state for r in group)),

@@ -73,6 +73,9 @@ def write_rule(name: str, folder: Path) -> Path:
     stem = name.removesuffix(".py")
     if not stem.isidentifier() or keyword.iskeyword(stem) or stem.startswith("_"):
         raise UserError(f"{name!r}: a rule's name is a Python name without a leading underscore, such as my_rule")
+    name_of_class = "".join(w.capitalize() for w in stem.split("_"))
+    if name_of_class in ("Learned", "Objective", "Rule", "StagedNet", "Tags", "Tensor"):
+        raise UserError(f"{stem!r}: {name_of_class} is a name of the contract; choose another")
     if stem in RULES.entries():
         raise UserError(f"{stem!r} is a rule already; choose another name")
     path = folder / f"{stem}.py"
@@ -80,7 +83,7 @@ def write_rule(name: str, folder: Path) -> Path:
         raise UserError(f"{path} exists; choose another name or move it away")
     words = stem.split("_")
     path.write_text(
-        TEMPLATE.format(title=" ".join(words).capitalize(), cls="".join(w.capitalize() for w in words)),
+        TEMPLATE.format(title=" ".join(words).capitalize(), cls=name_of_class),
         encoding="utf-8",
     )
     return path

@@ -51,7 +51,7 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     e = row.estimates
     done = row.states.get("done", 0)
     seeds = str(done) if done == len(row.seeds) else f"{done}/{len(row.seeds)}"
-    if not done and row.reasons:
+    if e["accuracy"].value is None and not done and row.reasons:
         return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6)
     kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
     change = _interval(row.difference, "{:+.1%}", notes) if row.difference.value is not None else ""

@@ -17,6 +17,7 @@ from evaluation.credit import angle, compare
 from experiments.catalogues import BENCHMARKS, OBSERVERS
 from training.catalogue import ROOT, describe
 from training.config import SCHEMA_VERSION, Execution, RunConfig
+from training.data.base import Task
 from training.directory import RunDirectory
 from training.errors import UserError
 from training.run import Interrupted, Trained, Unsupported, build, load_task, restore, train
@@ -45,10 +46,12 @@ def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
     directory.scores()
     if state := finished(directory):
         return state
-    if pid := directory.holder():
-        raise UserError(f"{directory.path}: process {pid} is at work on it; wait, or end that process first")
     torch.set_num_threads(execution.threads)
-    directory.path.mkdir(parents=True, exist_ok=True)
+    with directory.lock():
+        return _execute(config, directory, execution, study)
+
+
+def _execute(config: RunConfig, directory: RunDirectory, execution: Execution, study: str) -> str:
     directory.write_config(config)
     directory.set_status("running")
     try:
@@ -90,7 +93,7 @@ def missing(directory: RunDirectory, only: Sequence[str] = ()) -> list[Benchmark
         directory: The run.
         only: Names to restrict to; all by default.
     """
-    have = {(s["benchmark"], s["benchmark_version"]) for s in directory.scores()}
+    have = directory.measured()
     wanted = [benchmark(name) for name in only or BENCHMARKS.entries()]
     return [b for b in wanted if (b.name, b.version) not in have]
 
@@ -113,8 +116,9 @@ def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] 
     if directory.status()["state"] != "done":
         raise UserError(f"{directory.path}: not finished; run the same `plasticbench run` or `study` command again")
     torch.set_num_threads(execution.threads)
-    trained = None if config.is_null else restore(directory, execution)
-    _measure(config, trained, directory, execution, wanted, study)
+    with directory.lock():
+        trained = None if config.is_null else restore(directory, execution)
+        _measure(config, trained, directory, execution, wanted, study)
     return len(wanted)
 
 
@@ -141,9 +145,9 @@ def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:
 class CreditCurve(pl.Callback):
     """Logs, before training and after every epoch, each stage's angle and cosine to backprop on held-out images."""
 
-    def __init__(self, trained: Trained) -> None:
-        self.x = trained.preprocess(trained.task.test.images[:PROBE])
-        self.target = trained.task.test.targets[:PROBE]
+    def __init__(self, task: Task) -> None:
+        self.x = task.preprocess()(task.test.images[:PROBE])
+        self.target = task.test.targets[:PROBE]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record the untrained network as epoch −1."""
@@ -169,7 +173,7 @@ def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Ex
     try:
         trained = None
         if not config.is_null:
-            curve = CreditCurve(build(config, execution))
+            curve = CreditCurve(load_task(config, execution))
             trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=[curve])
         _measure(config, trained, directory, execution, missing(directory), study, wandb)
     finally:
@@ -201,7 +205,8 @@ def _measure(
             scores = bench.measure(observer)
             seconds = time.perf_counter() - start
             version = trained.rule.version if trained else 1
-            directory.add_scores(record(config, bench, s, seconds, study, version) for s in scores)
+            records = [record(config, bench, s, seconds, study, version) for s in scores]
+            directory.add_scores([r | {"records": len(records)} for r in records])
             figures = bench.draw(directory.figures, {observer.name: observer})
             if wandb:
                 _to_wandb(wandb, bench, scores, figures)

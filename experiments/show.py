@@ -33,6 +33,8 @@ def draw(what: str, output: Path, size: int | None, overrides: Mapping[str, Any]
     """
     if output.suffix.lower() != ".png":
         raise UserError(f"{output}: the sheet is a PNG; end its name with .png")
+    if size is not None and not 16 <= size <= 512:
+        raise UserError(f"--size must be 16 to 512 pixels, got {size}")
     stimuli = _sheets()
     if what in stimuli:
         images, rows, columns = stimuli[what](size) if size else stimuli[what]()

@@ -8,7 +8,8 @@
     observers: [pixels]                        # null observers
     training: {lr: 0.001}                      # any field of a run, for all; entries may override it
 
-What stands beside ``name`` in an entry is a training field (``epochs``, ``lr``, …) or an option of the entry.
+What stands beside ``name`` in an entry is a training field (``epochs``, ``lr``, …) or an option of the entry. The
+controls ``untrained`` and ``readout_only`` are in every study, named or not.
 """
 
 import re
@@ -23,6 +24,7 @@ from experiments.catalogues import CATALOGUES, OBSERVERS
 from training.config import NULL, TRAINING_FIELDS, RunConfig, run_config
 from training.errors import UserError, unknown
 
+CONTROLS = ("untrained", "readout_only")  # in every study, asked for or not
 KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "training", "description")
 
 
@@ -82,6 +84,7 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
         if key not in TRAINING_FIELDS:
             raise unknown("training field", key, TRAINING_FIELDS, f"{where}: training")
     rules, models, tasks = (_entries(content, kind, where) for kind in ("rules", "models", "tasks"))
+    rules += [{"name": c} for c in CONTROLS if c not in [r["name"] for r in rules]]
     observers = [e["name"] for e in _entries({"observers": content.get("observers", ["pixels"])}, "observers", where)]
     for observer in observers:
         if observer not in OBSERVERS.entries():

@@ -118,7 +118,8 @@ class Rule(nn.Module):
     Feedback weights, traces and thresholds are parameters (when they learn) or buffers (when they
     are fixed), so that they are checkpointed and moved with the network. Hyper-parameters are
     keyword-only constructor arguments with defaults. Randomness comes from torch's global
-    generator, which the caller seeds before ``attach`` and before every ``learn``.
+    generator, which the caller seeds before ``attach`` and before every ``learn``. ``supports`` and ``attach``
+    are called with the network in evaluation mode.
     """
 
     tags: ClassVar[Tags] = Tags()

@@ -100,8 +100,8 @@ class Case:
         net = self.build(IN_SHAPE, _out_shape(self.objective))
         rule = self.make()
         torch.manual_seed(1)
-        rule.attach(net)
-        return net, rule
+        rule.attach(net.eval())
+        return net.train(), rule
 
     def data(self, num: int = 6) -> tuple[Tensor, Tensor]:
         """Return inputs and targets."""
@@ -185,6 +185,18 @@ def check_signals(case: Case) -> None:
                 "the same signal for an image alone and in a batch", f"{stage} differs",
                 "a signal is the gradient of the image's own loss: do not divide it by the batch",
             )  # fmt: skip
+
+
+def check_attach_leaves_the_network_alone(case: Case) -> None:
+    """``supports`` and ``attach`` change nothing of the network, which every rule starts from alike."""
+    torch.manual_seed(0)
+    net = case.build(IN_SHAPE, _out_shape(case.objective)).eval()
+    before = copy.deepcopy(net.state_dict())
+    rule = case.make()
+    rule.supports(net, case.objective)
+    rule.attach(net)
+    if any(not torch.equal(v, before[k]) for k, v in net.state_dict().items()) or _hooks(net):
+        raise Failure("an untouched network after attach", "a change", "allocate on the rule, not on the network")
 
 
 def check_leaves_no_trace(case: Case) -> None:
@@ -272,8 +284,8 @@ def check_state_round_trip(case: Case) -> None:
 
 
 STRUCTURE: tuple[Callable[[Case], None], ...] = (
-    check_returned_gradients, check_signals, check_leaves_no_trace, check_repeatable, check_mean_reduction,
-    check_predict, check_state_round_trip,
+    check_attach_leaves_the_network_alone, check_returned_gradients, check_signals, check_leaves_no_trace,
+    check_repeatable, check_mean_reduction, check_predict, check_state_round_trip,
 )  # fmt: skip
 
 

@@ -66,3 +66,11 @@ def test_every_make_target_in_the_documents_exists():
         for target in re.findall(r"make ([a-z][a-z-]+)", (ROOT / name).read_text()):
             if f"`make {target}" in (ROOT / name).read_text() or f"\nmake {target}" in (ROOT / name).read_text():
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_no_placeholder_is_left_and_every_picture_is_there():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text()
+        assert not re.search(r"^(NUMBERS|READING)$|SPEED\.|\(MINUTES\)", text, re.MULTILINE), name
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            assert (ROOT / picture).stat().st_size > 1000, picture

@@ -22,14 +22,24 @@ ROOT = Path(__file__).resolve().parent.parent
 Marker = Callable[[ast.Module], str | None]
 
 
-def class_derived_from(base: str) -> Marker:
-    """Return a marker: the name of the file's first class that derives from ``base``."""
+def class_derived_from(base: str, package: str) -> Marker:
+    """Return a marker: the name of the file's first class that derives from ``base`` or from a class of ``package``.
+
+    Args:
+        base: Name of the base class.
+        package: Top-level package whose modules hold classes derived from it.
+    """
 
     def find(tree: ast.Module) -> str | None:
+        known = {base}
+        for node in tree.body:
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if isinstance(node, ast.ImportFrom) and module.startswith(f"{package}.") and not module.endswith(".base"):
+                known |= {alias.asname or alias.name for alias in node.names}
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 bases = [b.attr if isinstance(b, ast.Attribute) else getattr(b, "id", "") for b in node.bases]
-                if base in bases:
+                if known & set(bases) and not node.name.startswith("_"):
                     return node.name
         return None
 
@@ -78,10 +88,16 @@ class Catalogue:
         for path in sorted(folder.rglob("*.py")):
             if path.stem.startswith("_") or path.stem == "base":
                 continue
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            try:
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+            except SyntaxError as error:
+                found[path.stem] = Entry(
+                    path.stem, f"(broken: line {error.lineno}: {error.msg})", self._module(path), ""
+                )
+                continue
             attribute = self.marker(tree)
             if attribute:
-                module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                module = self._module(path)
                 summary = (ast.get_docstring(tree) or "").split("\n")[0]
                 found[path.stem] = Entry(path.stem, summary, module, attribute)
         if self.group:
@@ -90,6 +106,31 @@ class Catalogue:
                     source = point.dist.name if point.dist else "another distribution"
                     found[point.name] = Entry(point.name, f"(from {source})", point.module, point.attr)
         return dict(sorted(found.items()))
+
+    def defaults(self, name: str) -> dict[str, Any]:
+        """Return the options of an entry that have a literal default, read from its file without importing it."""
+        if name.endswith(".py"):
+            path = Path(name)
+        elif name in (entries := self.entries()):
+            path = ROOT.joinpath(*entries[name].module.split(".")).with_suffix(".py")
+        else:
+            return {}
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, UnicodeDecodeError):
+            return {}
+        attribute = self.marker(tree)
+        node: Any = next((n for n in tree.body if getattr(n, "name", None) == attribute), None)
+        if isinstance(node, ast.ClassDef):
+            node = next((n for n in node.body if getattr(n, "name", None) == "__init__"), None)
+        if not isinstance(node, ast.FunctionDef):
+            return {}
+        pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        return {a.arg: ast.literal_eval(d) for a, d in pairs if isinstance(d, ast.Constant)}
+
+    @staticmethod
+    def _module(path: Path) -> str:
+        return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
     def load(self, name: str) -> Any:
         """Return the class or function called ``name``, or the one in the file ``name`` (``*.py``).
@@ -117,7 +158,7 @@ class Catalogue:
         except SyntaxError as error:
             raise UserError(f"{self.kind} file {path}: line {error.lineno}: {error.msg}") from error
         if attribute is None:
-            raise UserError(f"{self.kind} file {path} holds no {self.kind}: see `plasticbench new-{self.kind}`")
+            raise UserError(f"{self.kind} file {path} holds no class derived from Rule; see `plasticbench new-rule`")
         # The module's name carries its path and content, so that two files of one name can live together.
         digest = hashlib.sha256(f"{path.resolve()}\n{text}".encode()).hexdigest()[:8]
         module_name = f"plasticbench_{path.stem}_{digest}"
@@ -146,6 +187,6 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-RULES = Catalogue("rule", "rules", class_derived_from("Rule"), "plasticbench.rules")
+RULES = Catalogue("rule", "rules", class_derived_from("Rule", "rules"), "plasticbench.rules")
 MODELS = Catalogue("model", "models", function_named("build"))
 TASKS = Catalogue("task", "training.data", function_named("build"))

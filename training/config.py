@@ -41,6 +41,7 @@ class RunConfig:
         model_params: Options of the architecture.
         task_params: Options of the task.
         rule_source: Hash of the rule's file where it comes by path.
+        rule_version: Version that the rule declares; raised when its numbers change.
         epochs: Passes over the training set.
         batch_size: Images per optimiser step (over all processes, per accumulated batch).
         optimizer: Serves every rule alike, unless a rule declares that Δw must stay as it is.
@@ -61,6 +62,7 @@ class RunConfig:
     model_params: dict[str, Any] = field(default_factory=dict)
     task_params: dict[str, Any] = field(default_factory=dict)
     rule_source: str | None = None
+    rule_version: int = 1
     epochs: int = 5
     batch_size: int = 64
     optimizer: Optimizer = "adam"
@@ -74,8 +76,11 @@ class RunConfig:
 
     @property
     def key(self) -> str:
-        """First 12 hexadecimal digits of the sha256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()[:12]
+        """First 12 hexadecimal digits of the sha256 of the canonical JSON; a rule file counts by name and content."""
+        fields = dataclasses.asdict(self)
+        if self.rule_source:
+            fields["rule"] = self.rule_name
+        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:12]
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -181,6 +186,10 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
             return number
     elif kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    elif kind in (list, tuple) or origin in (list, tuple):
+        if isinstance(value, list | tuple):
+            inner = next(iter(typing.get_args(kind)), inspect.Parameter.empty)
+            return [coerce(v, inner, where) for v in value]
     elif kind is dict or origin is dict:
         if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
             return dict(value)
@@ -213,19 +222,36 @@ def run_config(values: Mapping[str, Any], where: str = "run") -> RunConfig:
             raise UserError(f"{where}: {name} must be at least {low}, got {checked[name]}")
     if checked.get("lr", 1.0) <= 0:
         raise UserError(f"{where}: lr must be positive, got {checked['lr']}")
-    if not checked["rule"].startswith(NULL):
+    if not 0 <= checked.get("momentum", 0.0) < 1:
+        raise UserError(f"{where}: momentum must be at least 0 and below 1, got {checked['momentum']}")
+    if checked.get("batch_size", RunConfig.batch_size) % checked.get("accumulate", 1):
+        raise UserError(f"{where}: batch_size must be a multiple of accumulate")
+    for name in ("model", "task"):
+        if checked[name].endswith(".py"):
+            raise UserError(f"{where}: {name} {checked[name]!r}: only rules come by path; put the file into its folder")
+    if checked["rule"].startswith(NULL):
+        checked |= {"model": "none", "model_params": {}, "rule_params": {}}
+    else:
+        checked["rule_version"] = int(getattr(RULES.load(checked["rule"]), "version", 1))
         checked["rule_params"] = check_options(RULES, checked["rule"], checked.get("rule_params", {}), where)
         checked["model_params"] = check_options(MODELS, checked["model"], checked.get("model_params", {}), where)
         if checked["rule"].endswith(".py"):
             path = Path(checked["rule"]).resolve()
             checked["rule"] = str(path)
-            checked["rule_source"] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            checked["rule_source"] = source_hash(path)
     checked["task_params"] = check_options(TASKS, checked["task"], checked.get("task_params", {}), where)
     return RunConfig(**checked)
 
 
+def source_hash(path: Path) -> str:
+    """Return the hash of a rule's file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
 def check_options(catalogue: Any, name: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the options of an entry with their annotated types.
+    """Return all options of an entry with their annotated types, those not given at their defaults.
+
+    Defaults are written out so that a run says what it was, and so that giving one changes nothing.
 
     Args:
         catalogue: Where the entry is.
@@ -238,11 +264,21 @@ def check_options(catalogue: Any, name: str, options: Mapping[str, Any], where: 
     """
     function = catalogue.load(name)
     known = options_of(function)
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    checked = {}
+    try:
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except NameError:  # an annotation that exists for type checkers only
+        hints = {}
+    checked = {n: p.default for n, p in known.items() if p.default is not inspect.Parameter.empty}
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {catalogue.kind} {name}", option, known, where)
         kind = hints.get(option, inspect.Parameter.empty)
         checked[option] = coerce(value, kind, f"{where}: {catalogue.kind}.{option}")
+    for option in known:
+        if option not in checked:
+            raise UserError(f"{where}: {catalogue.kind} {name} needs the option {option!r}")
+    try:
+        canonical_json(checked)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: an option of {catalogue.kind} {name} cannot be written as JSON ({error})") from error
     return checked

@@ -5,12 +5,15 @@ last.ckpt     weights, optimiser      metrics.csv   curves, one row per epoch
 scores.jsonl  what was measured       figures/, wandb/
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +95,20 @@ class RunDirectory:
             return {"state": "", "reason": "", "attempt": 0}
         return self._json("status.json")
 
-    def holder(self) -> int | None:
-        """Return the process of this machine that is at work on the run, if it is another one and alive."""
-        status = self.status()
-        pid = status.get("pid")
-        if status["state"] != "running" or status.get("host") != socket.gethostname() or pid == os.getpid():
-            return None
-        try:
-            os.kill(int(pid), 0)
-        except (ProcessLookupError, TypeError, ValueError):
-            return None
-        except PermissionError:
-            pass
-        return int(pid)
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            UserError: If another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{self.path}: another process is at work on it; wait for it, or end it") from error
+            yield
 
     def set_status(self, state: str, reason: str = "") -> None:
         """Write ``status.json``; a new start counts as an attempt."""
@@ -139,10 +143,17 @@ class RunDirectory:
             records.append(record)
         return records
 
-    def add_scores(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Append score records."""
-        lines = [json.dumps(r, allow_nan=False) for r in (*self.scores(), *records)]
+    def add_scores(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add the records of one or several benchmarks; what is left of an incomplete measurement is replaced."""
+        new = {_measurement(r) for r in records}
+        kept = [r for r in self.scores() if _measurement(r) not in new]
+        lines = [json.dumps(r, allow_nan=False) for r in (*kept, *records)]
         write_whole(self.path / "scores.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def measured(self) -> set[tuple[str, int]]:
+        """Return (benchmark, version) of what was measured and is there to the last record."""
+        counts = Counter(_measurement(r) for r in self.scores())
+        return {_measurement(r) for r in self.scores() if counts[_measurement(r)] >= r.get("records", 1)}
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -154,6 +165,10 @@ class RunDirectory:
         except ValueError as error:
             problem = str(error)
         raise UserError(f"{path}: broken ({problem}); move {self.path} away and run it again")
+
+
+def _measurement(record: Mapping[str, Any]) -> tuple[str, int]:
+    return record["benchmark"], record.get("benchmark_version", 1)
 
 
 def _text(path: Path) -> str:

@@ -1,17 +1,20 @@
 """One run: build the network, attach the rule, train under Lightning, restore."""
 
 import functools
+import json
 import logging
-import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -19,7 +22,7 @@ from torch.utils.data import DataLoader
 from models.base import StagedNet
 from rules.base import OBJECTIVES, Objective, Rule
 from training.catalogue import MODELS, RULES, TASKS, describe
-from training.config import Execution, RunConfig, canonical_json, stream
+from training.config import Execution, RunConfig, canonical_json, source_hash, stream
 from training.data.base import Images, Preprocess, Source, Task, training_loader
 from training.directory import RunDirectory
 from training.errors import UserError
@@ -59,8 +62,6 @@ def load_task(config: RunConfig, execution: Execution) -> Task:
 
 @functools.lru_cache(maxsize=2)
 def _task(name: str, options: str, source: Source) -> Task:
-    import json
-
     try:
         return TASKS.load(name)(source, **json.loads(options))
     except (TypeError, ValueError) as error:
@@ -76,6 +77,7 @@ def build(config: RunConfig, execution: Execution) -> Trained:
         Unsupported: If the rule refuses the network or the objective.
         UserError: If an option is out of range.
     """
+    check_rule_is_the_one(config)
     task = load_task(config, execution)
     objective = OBJECTIVES[task.objective]
     dtype = torch.float64 if config.precision == "64-true" else torch.float32
@@ -86,13 +88,30 @@ def build(config: RunConfig, execution: Execution) -> Trained:
             rule = RULES.load(config.rule)(**config.rule_params)
         except (TypeError, ValueError) as error:
             raise UserError(f"{config.rule} × {config.model}: {error}") from error
+        net.eval()  # a rule may run the network to see its shapes; statistics must not move
         reason = rule.supports(net, objective)
         if reason is not None:
             raise Unsupported(reason)
         torch.manual_seed(stream(config.seed, "rule"))
         rule.attach(net)
         rule.to(dtype)
+        net.train()
     return Trained(config, net, rule, objective, task, task.preprocess())
+
+
+def check_rule_is_the_one(config: RunConfig) -> None:
+    """Make sure that the rule is the one that the run was made for: weights of one must not be scored as another.
+
+    Raises:
+        UserError: If its file or its version changed.
+    """
+    version = getattr(RULES.load(config.rule), "version", 1)
+    if version != config.rule_version:
+        raise UserError(f"rule {config.rule}: is version {version}, the run was made with {config.rule_version}")
+    if config.rule_source and source_hash(Path(config.rule)) != config.rule_source:
+        raise UserError(
+            f"rule {config.rule}: the file changed since the run was made; train it anew with `run` or `study`"
+        )
 
 
 def train(
@@ -148,7 +167,10 @@ def restore(directory: RunDirectory, execution: Execution) -> Trained:
         state = read_checkpoint(directory)["state_dict"]
         for part, module in (("net", trained.net), ("rule", trained.rule)):
             own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-            module.load_state_dict(own)
+            try:
+                module.load_state_dict(own)
+            except RuntimeError as error:
+                raise UserError(f"{directory.checkpoint}: is not of this run ({describe(error)[:160]})") from error
     trained.net.eval()
     return trained
 
@@ -163,7 +185,9 @@ def read_checkpoint(directory: RunDirectory) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: not there; run the same `plasticbench run` or `study` command again")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"]
+        return checkpoint
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, OSError
         raise UserError(
             f"{path}: broken or truncated ({describe(error)[:120]}); delete it to train this run again"
@@ -228,6 +252,7 @@ def _trainer(
         inference_mode=False,  # predictive coding takes gradients in evaluation too
         use_distributed_sampler=False,  # the batch order is ours: it depends on seed and epoch alone
         deterministic="warn",
+        plugins=[WholeCheckpoints()],
         default_root_dir=str(directory.path),
     )
 
@@ -240,7 +265,19 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def num_steps(config: RunConfig, task: Task) -> int:
-    """Return the number of optimiser steps of a whole run."""
-    batches = max(1, len(task.train) // min(_images_per_batch(config), len(task.train)))
-    return config.epochs * math.ceil(batches / config.accumulate)
+class WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint whole or not at all, within its own folder.
+
+    Lightning's own writer goes through the system's temporary folder, from where the last step is a copy where that
+    is another file system: killed then, it would leave half of the only checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write next to the file, then rename."""
+        del storage_options
+        temporary = f"{path}.part"
+        with open(temporary, "wb") as file:  # noqa: PTH123 - torch wants a file object
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from training.config import Execution, RunConfig
 from training.directory import write_whole
+from training.errors import UserError
 
 
 class CurveLogger(Logger):
@@ -70,11 +71,9 @@ def wandb_logger(config: RunConfig, directory: Path, execution: Execution, study
     """
     if execution.wandb == "off":
         return None
-    import wandb
-
     _quiet()
     directory.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
+    run = _init(
         project="plasticbench", name=config.directory, id=config.key, dir=str(directory), mode=execution.wandb,
         group=study or None, resume="allow", tags=[config.rule_name, config.model, config.task],
         config=dataclasses.asdict(config) | {"key": config.key}, reinit="finish_previous",
@@ -95,12 +94,26 @@ def log_table(name: str, columns: list[str], records: list[list[Any]], execution
 
     _quiet()
     cells = [["" if c is None else str(c) for c in r] for r in records]
-    with wandb.init(
+    with _init(
         project="plasticbench", name=name, job_type="leaderboard", dir=str(execution.runs),
         mode="online" if execution.wandb == "online" else "offline",
         reinit="finish_previous",
     ) as run:  # fmt: skip
         run.log({"leaderboard": wandb.Table(columns=list[str | int](columns), data=cells)})
+
+
+def _init(**settings: Any) -> Any:
+    """Start a W&B run.
+
+    Raises:
+        UserError: If W&B refuses, as it does online without a login.
+    """
+    import wandb
+
+    try:
+        return wandb.init(**settings)
+    except wandb.errors.Error as error:
+        raise UserError(f"Weights & Biases: {' '.join(str(error).split())[:200]}; or use --wandb offline") from error
 
 
 def _quiet() -> None:

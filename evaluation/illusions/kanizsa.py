@@ -12,7 +12,7 @@ grows with the support ratio, which is also the share of the contour that is phy
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from evaluation.base import Benchmark, Observer, Score, not_available
 from evaluation.illusions.kanizsa_stimuli import CONDITIONS, CONTROLS, CORNERS, SUPPORT_RATIOS, layouts, render
 from evaluation.statistics import Array, spearman, stratified_bootstrap
 
-COLLAPSE = 0.6  # least entropy of the answers, as a share of the entropy of uniform answers
+COLLAPSE = 0.6  # least entropy of the answers, as a share of that of answers spread over the polygons
+INDICES = ("index", "index_normalised", "index_log_odds", "index_hard", "dose_response")
 EPSILON = 1e-4  # probabilities are kept this far from 0 and 1 before taking log-odds
 
 
@@ -52,16 +53,17 @@ class Kanizsa(Benchmark):
             return [not_available("index", f"its task has no class {missing[0]!r}")]
         p, answers, truth = self._answers(observer)
         num = len(truth)
+        if not all(np.isfinite(v).all() for v in p.values()):
+            return [not_available(n, "its output is not finite") for n in INDICES]
         scores = [
             Score("p_polygon", float(p[c].mean()), higher_is_better=None, target=c, n_stimuli=num) for c in CONDITIONS
         ]
         scores.append(Score("accuracy_real", float((answers["REAL"] == truth).mean()), target="REAL", n_stimuli=num))
-        reason = competence_gate(answers["REAL"], truth) or collapse_gate(
-            np.concatenate([answers[c] for c in CONDITIONS if c != "REAL"]), len(observer.classes)
+        reason = competence_gate(answers["REAL"], truth, observer.classes) or collapse_gate(
+            np.concatenate([answers[c] for c in CONDITIONS if c != "REAL"])
         )
         if reason:
-            names = ("index", "index_normalised", "index_log_odds", "index_hard", "dose_response")
-            return [*scores, *(not_available(n, reason) for n in names)]
+            return [*scores, *(not_available(n, reason) for n in INDICES)]
         return [*scores, *self._indices(p, answers, truth)]
 
     def _answers(self, observer: Observer) -> tuple[dict[str, Array], dict[str, Array], Array]:
@@ -154,7 +156,7 @@ def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
     return images, list(CONDITIONS), list(CORNERS.values())
 
 
-def competence_gate(answers: Array, truth: Array) -> str | None:
+def competence_gate(answers: Array, truth: Array, names: Sequence[str]) -> str | None:
     """Return why a network may not be judged: every class of real polygon must be named well above chance.
 
     The lower 95 % bound of each class's accuracy must exceed chance + half of what is left above it.
@@ -165,16 +167,14 @@ def competence_gate(answers: Array, truth: Array) -> str | None:
         own = answers[truth == c]
         low, _ = wilson(float((own == c).mean()), len(own))
         if low <= needed:
-            return (
-                f"cannot name real polygons: {CORNERS[3 + int(np.where(classes == c)[0][0])]} {np.mean(own == c):.0%}"
-            )
+            return f"cannot name real polygons: {names[int(c)]} {np.mean(own == c):.0%}"
     return None
 
 
-def collapse_gate(answers: Array, num_classes: int) -> str | None:
+def collapse_gate(answers: Array) -> str | None:
     """Return why a network may not be judged: it must not answer the same to everything."""
-    share = np.bincount(answers.astype(int), minlength=num_classes) / len(answers)
-    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum() / math.log(num_classes))
+    share = np.bincount(answers.astype(int)) / len(answers)
+    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum() / math.log(len(CORNERS)))
     return f"answers nearly the same to everything (entropy {entropy:.2f})" if entropy < COLLAPSE else None
 
 

@@ -27,10 +27,10 @@ CONDITIONS = {
     "DISC": "whole discs",
     "OUTL": "mouths inwards, pacmen drawn as thin outlines: same corners, no illusion for us",
     "CLOSED": "mouths inwards, each closed by a thin arc",
-    "SHEAR": "mouths inwards, neighbours displaced in opposite directions along the edge normal",
+    "SHEAR": "mouths inwards, the two pacmen of every side displaced against each other along its normal",
 }
 CONTROLS = tuple(c for c in CONDITIONS if c not in ("REAL", "IN"))
-SHEAR = 0.2  # displacement in disc radii; neighbours differ by twice that
+SHEAR = 0.5  # disc radii by which the two pacmen of every side are displaced against each other
 CONTRAST = 0.3
 NOISE = 0.03
 SUPERSAMPLE = 4
@@ -76,7 +76,12 @@ def layouts(size: int, per_cell: int = 15, seed: int = 0) -> Layouts:
     corners = torch.tensor([n for n, _ in cells])
     ratio = torch.tensor([r for _, r in cells])
     num = len(cells)
-    reach = 1 + max(SUPPORT_RATIOS) * (1 + SHEAR) * torch.sin(math.pi / corners)
+    largest_disc = max(SUPPORT_RATIOS) * torch.sin(math.pi / corners)  # relative to the polygon's radius
+    sheared = [
+        max(math.hypot(1 + o[0], o[1]) for o in shear(n, d))
+        for n, d in zip(corners.tolist(), largest_disc.tolist(), strict=True)
+    ]
+    reach = torch.tensor(sheared) + largest_disc
     largest = (size / 2 - 0.5) / reach
     radius = largest * (0.97 + 0.03 * torch.rand(num, generator=generator))
     room = (size / 2 - 0.5 - radius * reach)[:, None]
@@ -92,6 +97,20 @@ def layouts(size: int, per_cell: int = 15, seed: int = 0) -> Layouts:
         turn=math.pi / 3 + torch.rand(num, max(CORNERS), generator=generator) * (4 * math.pi / 3),
         seed=seed,
     )
+
+
+def shear(corners: int, disc_radius: float) -> list[tuple[float, float]]:
+    """Return the displacement of every inducer in SHEAR: outwards, and along the circle of the corners.
+
+    Inducers move along the normals of their next sides: in turn out and in where their number is even, all outwards
+    where it is odd. Either way the two pacmen of every side are displaced against each other, along the
+    side's normal, by exactly ``SHEAR × disc_radius``.
+    """
+    turn = math.cos(2 * math.pi / corners)
+    even = corners % 2 == 0
+    size = SHEAR * disc_radius / (1 + turn if even else 1 - turn)
+    signs = [(-1) ** k if even else 1 for k in range(corners)]
+    return [(s * size * math.cos(math.pi / corners), s * size * math.sin(math.pi / corners)) for s in signs]
 
 
 def render(layout: Layouts, condition: str, size: int) -> Tensor:
@@ -136,9 +155,10 @@ def _inducers(layout: Layouts, condition: str, canvas: Canvas) -> Tensor:
         direction = layout.angle + 2 * math.pi * k / num
         place = layout.centre + layout.radius[:, None] * torch.stack([direction.cos(), direction.sin()], 1)
         if condition == "SHEAR":
-            normal = direction + math.pi / num
-            offset = SHEAR * radius * (-1) ** k
-            place = place + offset[:, None] * torch.stack([normal.cos(), normal.sin()], 1)
+            outwards, along = shear(num, 1.0)[k]
+            dx = outwards * direction.cos() - along * direction.sin()
+            dy = outwards * direction.sin() + along * direction.cos()
+            place = place + radius[:, None] * torch.stack([dx, dy], 1)
         turn = {"ROT": layout.turn[:, k], "OUT": torch.full_like(radius, math.pi)}.get(
             condition, torch.zeros_like(radius)
         )

@@ -27,7 +27,9 @@ class Pixels:
     def predict(self, stimuli: Tensor) -> Tensor:
         """Return class probabilities."""
         features = _features(self.preprocess.stimulus(stimuli))
-        return torch.from_numpy(self.classifier.predict_proba(features))
+        p = torch.zeros(len(features), len(self.classes), dtype=torch.float64)
+        p[:, self.classifier.classes_] = torch.from_numpy(self.classifier.predict_proba(features))
+        return p
 
     def activations(self, stimuli: Tensor) -> dict[str, Tensor]:
         """Return nothing: there are no stages."""
@@ -45,8 +47,9 @@ def build(task: Task) -> Pixels:
     from sklearn.linear_model import LogisticRegression
 
     preprocess = task.preprocess()
-    features = _features(preprocess(task.train.images[:MOST]))
-    classifier = LogisticRegression(C=0.01, max_iter=200).fit(features, task.train.targets[:MOST].numpy())
+    chosen = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))[:MOST]
+    features = _features(preprocess(task.train.images[chosen]))
+    classifier = LogisticRegression(C=0.01, max_iter=200).fit(features, task.train.targets[chosen].numpy())
     return Pixels(classifier, task.classes, task.in_shape, preprocess)
 
 

@@ -189,3 +189,35 @@ def test_a_score_that_is_not_finite_is_not_a_number_on_the_board():
     score = Score("x", float("nan"))
     assert score.gate == "n/a" and score.raw is None and score.value is None and "not finite" in score.reason
     assert Score("x", 0.5).value == 0.5
+
+
+def test_a_diverged_network_has_no_accuracy():
+    seen = observer()
+    with torch.no_grad():
+        next(iter(seen.net.parameters_of("readout").values())).fill_(float("nan"))
+    assert pick(Accuracy().measure(seen), "accuracy").reason.startswith("its output is not finite")
+    assert pick(Credit().measure(seen), "hidden_cosine").gate == "n/a"
+
+
+def test_measuring_cost_leaves_the_rule_as_it_was():
+    class Counts(Backprop):
+        def attach(self, net):
+            self.register_buffer("calls", torch.zeros(()))
+
+        def learn(self, net, x, target, objective):
+            self.calls += 1
+            return super().learn(net, x, target, objective)
+
+    seen = observer(Counts())
+    Cost().measure(seen)
+    assert seen.rule.calls == 0
+
+
+def test_the_pixel_observer_answers_in_the_tasks_classes_even_if_it_saw_only_some():
+    from evaluation.observers import pixels
+    from training.data.base import Task
+
+    images = Images(torch.rand(60, 1, 8, 8), torch.arange(60) % 2 + 1)
+    seen = pixels.build(Task(("a", "b", "c"), images, images))
+    p = seen.predict(torch.rand(5, 1, 8, 8))
+    assert p.shape == (5, 3) and not p[:, 0].any() and torch.allclose(p.sum(1), torch.ones(5).double())

@@ -161,3 +161,44 @@ def test_a_damaged_file_is_one_line_and_code_2_and_nothing_changes(board, capsys
     error = capsys.readouterr().err
     assert message in error and str(path.parent) in error and error.count("\n") == 1
     assert {p: p.read_bytes() for p in board.rglob("*") if p.is_file()} == before
+
+
+def test_only_the_newest_version_of_a_benchmark_counts(tmp_path):
+    new = write(tmp_path, "backprop", 0, [("accuracy", "accuracy", 0.9)])
+    write(tmp_path, "backprop", 1, [("accuracy", "accuracy", 0.8)])
+    record = new.scores()[0]
+    new.add_scores([record | {"benchmark_version": 2, "value": None, "gate": "n/a", "reason": "new gate"}])
+    accuracy = by_rule(tmp_path)["backprop"].estimates["accuracy"]
+    assert accuracy.value is None and accuracy.reason == "new gate"
+
+
+def test_two_states_of_one_rule_file_are_told_apart(tmp_path):
+    for source in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        write(tmp_path, "mine.py", 0, [("accuracy", "accuracy", 0.5)], rule_source=source)
+    assert set(by_rule(tmp_path)) == {"mine #aaaaaa", "mine #bbbbbb"}
+
+
+def test_two_seeds_are_not_enough_to_say_that_a_rule_learned(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "readout_only", seed, [("accuracy", "accuracy", 0.5)])
+        write(tmp_path, "backprop", seed, [("accuracy", "accuracy", 0.9), ("learned", "hidden_change", 0.2)])
+    write(tmp_path, "feedback_alignment", 0, [("accuracy", "accuracy", 0.9)])
+    rows = by_rule(tmp_path)
+    assert rows["backprop"].learned.startswith("unsure")
+    assert rows["feedback_alignment"].learned == "n/a (not measured)"
+
+
+def test_a_killed_run_says_that_it_is_not_finished_and_a_failed_benchmark_hides_no_accuracy(tmp_path):
+    write(tmp_path, "backprop", 0, state="running")
+    write(tmp_path, "feedback_alignment", 0, [("accuracy", "accuracy", 0.9)], state="failed", reason="a new benchmark")
+    rows = by_rule(tmp_path)
+    assert rows["backprop"].reasons == ["s0 running: not finished"]
+    assert render.cells(rows["feedback_alignment"], render.Notes())[2] == "90.0%"
+
+
+def test_labels_show_what_is_not_at_its_default(tmp_path):
+    write(tmp_path, "feedback_alignment", 0, rule_params={"scale": 1.0}, model_params={"width": 16, "kernel": 3})
+    write(tmp_path, "feedback_alignment", 0, rule_params={"scale": 2.0}, model_params={"width": 16, "kernel": 3})
+    rows = read_rows(tmp_path)
+    assert {r.rule for r in rows} == {"feedback_alignment", "feedback_alignment(scale=2.0)"}
+    assert {r.model for r in rows} == {"cnn(width=16)"}

@@ -17,21 +17,22 @@ def grid(**changes):
 def test_every_cell_once_and_null_observers_beside():
     study = grid()
     cells = [(c.rule, c.model, c.task, c.seed) for c in study.configs]
-    assert len(set(cells)) == len(cells) == 2 * 2 + 2
+    assert len(set(cells)) == len(cells) == 2 * 3 + 2  # readout_only joins unasked
     assert cells.count(("null:pixels", "none", "digits", 0)) == 1
     assert grid(rules=["backprop", "backprop"]).configs == grid(rules=["backprop"]).configs
 
 
 def test_entries_set_training_fields_and_options_and_the_rule_wins():
-    (config,) = grid(
+    config, *controls = grid(
         seeds=[7], observers=[], training={"lr": 0.1, "epochs": 9, "batch_size": 8},
         rules=[{"name": "feedback_alignment", "scale": 2, "lr": 0.3}],
         models=[{"name": "mlp", "width": 5}], tasks=[{"name": "digits", "lr": 0.2, "epochs": 4, "test": 0.5}],
     ).configs  # fmt: skip
+    assert [c.rule for c in controls] == ["untrained", "readout_only"]
     assert (config.seed, config.lr, config.epochs, config.batch_size) == (7, 0.3, 4, 8)
     assert (config.rule_params, config.model_params, config.task_params) == (
         {"scale": 2.0},
-        {"width": 5},
+        {"width": 5, "depth": 2, "activation": "tanh"},
         {"test": 0.5},
     )
 
@@ -86,7 +87,7 @@ def test_shipped_studies_are_valid_and_have_both_controls(path):
 
 def test_rule_files_are_found_beside_the_study(tmp_path):
     (tmp_path / "mine.py").write_text(
-        '"""Mine."""\nfrom rules.backprop import Backprop\nfrom rules.base import Rule\n\n\nclass Mine(Backprop, Rule):\n    pass\n'
+        '"""Mine."""\nfrom rules.backprop import Backprop\n\n\nclass Mine(Backprop):\n    pass\n'
     )
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({**GRID, "rules": ["mine.py"], "observers": []}))

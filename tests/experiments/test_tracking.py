@@ -71,7 +71,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb")
     study = folder / "tiny.yaml"
     study.write_text(
-        "name: tiny\nseeds: 1\nrules: [feedback_alignment, readout_only]\nmodels: [{name: cnn, width: 4, hidden: 16}]\n"
+        "name: tiny\nseeds: 1\nrules: [feedback_alignment, untrained]\nmodels: [{name: cnn, width: 4, hidden: 16}]\n"
         "tasks: [{name: shapes, size: 16, train: 64, test: 32, epochs: 2}]\nobservers: []\n"
     )
     assert (
@@ -107,11 +107,11 @@ def test_config_curves_scores_and_figures_arrive_in_the_wandb_run(runs):
 def test_the_leaderboard_arrives_as_a_table(runs):
     _, history, _, _ = read(runs / "wandb")
     (entry,) = [h["leaderboard"] for h in history if "leaderboard" in h]
-    assert entry["_type"] == "table-file" and entry["nrows"] == 2
+    assert entry["_type"] == "table-file" and entry["nrows"] == 3
     (stored,) = runs.rglob(entry["path"])
     table = json.loads(stored.read_text())
     rules = [row[table["columns"].index("rule")] for row in table["data"]]
-    assert rules == ["feedback_alignment", "readout_only"]
+    assert rules[0] == "feedback_alignment" and set(rules[1:]) == {"readout_only", "untrained"}
     with (runs / "leaderboard.csv").open() as file:
         board = list(csv.DictReader(file))
     assert [row["accuracy"] for row in board] == [r[table["columns"].index("accuracy")] for r in table["data"]]

@@ -38,7 +38,7 @@ def test_the_key_follows_every_scientific_field_and_nothing_else():
     config = RunConfig(**BASE)
     changed = {
         "rule": "feedback_alignment", "model": "mlp", "task": "digits", "seed": 1, "rule_params": {"scale": 2.0},
-        "model_params": {"width": 8}, "task_params": {"size": 48}, "rule_source": "abc", "epochs": 6, "batch_size": 32,
+        "model_params": {"width": 8}, "task_params": {"size": 48}, "rule_source": "abc", "rule_version": 2, "epochs": 6, "batch_size": 32,
         "optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "schedule": "constant", "clip": 1.0,
         "accumulate": 2, "precision": "bf16-mixed",
     }  # fmt: skip
@@ -53,7 +53,7 @@ def test_the_key_is_stable_between_versions_of_the_code():
     assert RunConfig(**BASE).key == STABLE_KEY
 
 
-STABLE_KEY = "551731dc54ec"
+STABLE_KEY = "72021e165cb6"
 
 
 def test_options_given_as_text_or_integer_are_the_same_run():
@@ -86,6 +86,10 @@ def test_options_given_as_text_or_integer_are_the_same_run():
         ({"rule_params": {"scale": 1}}, "unknown option of rule backprop 'scale'"),
         ({"task_params": [1]}, "task_params: expected dict"),
         ({"rule": ""}, "rule is missing"),
+        ({"momentum": -1}, "momentum must be at least 0 and below 1"),
+        ({"batch_size": 10, "accumulate": 4}, "batch_size must be a multiple of accumulate"),
+        ({"model": "my_model.py"}, "only rules come by path"),
+        ({"task": "image_folder"}, "task image_folder needs the option 'path'"),
         ({"rule": "nowhere/rule.py"}, "cannot be read"),
     ],
 )
@@ -100,7 +104,7 @@ def test_everything_wrong_is_one_clear_line(change, message):
     ("text", "message"),
     [
         ("def broken(:\n", "line 1"),
-        ("x = 1\n", "holds no rule"),
+        ("x = 1\n", "holds no class derived from Rule"),
         ("from rules.base import Rule\nimport nothing_of_that_name\nclass A(Rule): pass\n", "does not import"),
         ("from rules.base import Rule\n1/0\nclass A(Rule): pass\n", "ZeroDivisionError"),
     ],
@@ -115,7 +119,7 @@ def test_a_broken_rule_file_is_one_clear_line(tmp_path, text, message):
 
 def test_a_changed_rule_file_is_another_run(tmp_path):
     path = tmp_path / "mine.py"
-    text = '"""A rule."""\nfrom rules.backprop import Backprop\nfrom rules.base import Rule\nclass Mine(Backprop, Rule): pass\n'
+    text = '"""A rule."""\nfrom rules.backprop import Backprop\nclass Mine(Backprop): pass\n'
     path.write_text(text)
     first = run_config(BASE | {"rule": str(path)})
     path.write_text(text + "# a change\n")
@@ -128,3 +132,30 @@ def test_the_directory_of_a_run_is_one_safe_path_component(name):
     directory = RunConfig(rule=name, model="../m", task="t/../..").directory
     assert "/" not in directory and "\\" not in directory and not directory.startswith(".")
     assert directory.endswith(RunConfig(rule=name, model="../m", task="t/../..").key)
+
+
+def test_giving_a_default_changes_nothing_and_defaults_are_written_out():
+    plain = run_config(BASE | {"rule": "feedback_alignment"})
+    assert plain.rule_params == {"scale": 1.0} and plain.model_params["width"] == 32
+    assert run_config(BASE | {"rule": "feedback_alignment", "rule_params": {"scale": 1.0}}).key == plain.key
+
+
+def test_lists_are_options_too_and_annotations_for_type_checkers_do_no_harm(tmp_path):
+    path = tmp_path / "lists.py"
+    path.write_text(
+        '"""A rule."""\nfrom __future__ import annotations\nfrom typing import TYPE_CHECKING\nfrom rules.base import Rule\n'
+        "if TYPE_CHECKING:\n    from nowhere import Nothing\n\n\nclass Lists(Rule):\n"
+        "    def __init__(self, *, scales: list[float] = [1.0], other: Nothing = None):\n        super().__init__()\n"
+    )
+    config = run_config(BASE | {"rule": str(path), "rule_params": {"scales": [1, 2.5]}})
+    assert config.rule_params == {"scales": [1, 2.5], "other": None}
+
+
+def test_a_moved_rule_file_is_the_same_run(tmp_path):
+    keys = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "mine.py"
+        path.write_text('"""A rule."""\nfrom rules.base import Rule\n\n\nclass Mine(Rule):\n    pass\n')
+        keys.add(run_config(BASE | {"rule": str(path)}).key)
+    assert len(keys) == 1

@@ -121,6 +121,11 @@ class TestImageFolder:
             assert task.classes == ("cat", "dog") and (len(task.train), len(task.test)) == (8, 2)
             assert torch.equal(task.train.images, tasks[0].train.images)
 
+    def test_the_first_images_are_of_every_class(self, tmp_path):
+        task = self.build(self.write(tmp_path / "set", classes=tuple("abcdefgh"), num=40))
+        for images in (task.train, task.test):
+            assert len(set(images.targets[:32].tolist())) >= 6
+
     def test_train_and_val_folders_are_the_split(self, tmp_path):
         self.write(tmp_path / "train", num=4)
         self.write(tmp_path / "val", num=3)

@@ -23,6 +23,8 @@ def torchvision_task(factory: Callable[..., Any], source: Source, *, augment: Au
     Raises:
         UserError: If the files are not there or not whole.
     """
+    if train < 0:
+        raise UserError(f"{factory.__name__}: train must be at least 0, got {train}")
     root = source.root / "torchvision"
     name = factory.__name__
     try:

@@ -134,6 +134,8 @@ class BatchOrder(Sampler[tuple[int, int, list[int]]]):
 
     def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.num_images, self.batch_size = num_images, min(batch_size, num_images)
+        if self.batch_size % world:
+            raise ValueError(f"a batch of {self.batch_size} cannot be shared equally by {world} processes")
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
 

@@ -19,6 +19,7 @@ from training.errors import UserError
 
 CLASSES = ("triangle", "square", "pentagon", "hexagon")
 CORNERS = (3, 4, 5, 6)
+MEMORY = 8 * 2**30  # bytes of images that are held
 CHUNK = 512  # images drawn at once
 SMALLEST_FIGURE = 0.25  # radius as a share of the image's side
 LARGEST_FIGURE = 0.46
@@ -61,6 +62,8 @@ def build(
     Raises:
         UserError: If an option is out of range.
     """
+    if 4 * size * size * (train + test) > MEMORY:
+        raise UserError(f"shapes: {train + test} images of {size} × {size} pixels are more than {MEMORY >> 30} GiB")
     if size < 16 or min(train, test) < 4 or clutter < 0 or noise < 0:
         raise UserError(
             f"shapes needs size >= 16, train and test >= 4, clutter and noise >= 0; got {size=}, {train=}, "
