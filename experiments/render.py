@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
     for note in FOOTNOTES if rows else ():
         console.print(Text(note, style="dim"))
     if svg:
-        write_whole(svg, console.export_svg(title="plasticbench leaderboard"))
+        picture = console.export_svg(title="plasticbench leaderboard")
+        # The picture must not fetch a font from anywhere; any monospaced one will do.
+        write_whole(svg, re.sub(r"@font-face\s*\{.*?\}", "", picture, flags=re.DOTALL))
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -200,7 +203,8 @@ def _interval(e: Estimate, form: str, notes: Notes) -> str:
     if e.low is not None and e.high is not None:
         text += f" [{form.format(e.low)}, {form.format(e.high)}]"
     if e.reason:
-        text += f" ({len(e.per_seed)} seeds{notes.mark(e.reason)})"
+        plural = "s" if len(e.per_seed) > 1 else ""
+        text += f" ({len(e.per_seed)} seed{plural}{notes.mark(e.reason)})"
     return text
 
 
