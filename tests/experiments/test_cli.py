@@ -9,9 +9,11 @@ import time
 
 import pytest
 
+from experiments.catalogues import BENCHMARKS
 from experiments.cli import main
 from experiments.leaderboard import read_rows
 from tests.conftest import ROOT
+from training.catalogue import RULES
 from training.directory import RunDirectory, run_directories
 
 SMALL = ["model.width=4", "model.hidden=16", "task.size=16", "task.train=64", "task.test=32", "epochs=1"]
@@ -214,8 +216,6 @@ def test_entry_points_of_other_distributions_are_rules(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-dist\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[plasticbench.rules]\ntheirs = their_rules:Theirs\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    from training.catalogue import RULES
-
     assert RULES.entries()["theirs"].summary == "(from their-dist)"
     assert run(tmp_path, "--rule", "theirs", *SMALL) == 0
     assert read_rows(tmp_path / "runs")[0].rule == "theirs"
@@ -385,3 +385,13 @@ def test_every_rule_starts_from_the_same_weights_and_sees_the_same_batches(rule)
     other_weights, other_batch = start("untrained")
     assert all(torch.equal(weights[n], other_weights[n]) for n in other_weights)
     assert torch.equal(batch[0], other_batch[0]) and torch.equal(batch[1], other_batch[1])
+
+
+@pytest.mark.parametrize("rule", sorted(RULES.entries()))
+def test_every_rule_goes_from_command_to_board_with_every_benchmark_measured(tmp_path, rule):
+    assert run(tmp_path, "--rule", rule, "--model", "mlp", "--task", "digits", "epochs=1", "model.width=8") == 0
+    (directory,) = run_directories(tmp_path / "runs")
+    assert directory.status()["state"] == "done"
+    cost = {s["metric"]: s["value"] for s in directory.scores() if s["benchmark"] == "cost"}
+    assert cost["flops_ratio"] > 0
+    assert {b for b, _ in directory.measured()} == set(BENCHMARKS.entries())
