@@ -89,7 +89,7 @@ def study(options: argparse.Namespace) -> int:
         return 0
     if options.jobs < 0:
         raise UserError(f"--jobs must be at least 1, got {options.jobs}")
-    code = _run_all(plan.configs, execution, plan.name, options.jobs or len(os.sched_getaffinity(0)))
+    code = _run_all(plan.configs, execution, plan.name, options.jobs or _cores())
     from experiments.leaderboard import read_rows
     from experiments.render import print_table, table, write_all
 
@@ -98,11 +98,20 @@ def study(options: argparse.Namespace) -> int:
     paths = write_all(rows, execution.runs)
     print_table(rows)
     print(f"written: {', '.join(str(p) for p in paths)}")
+    own = [c.directory for c in plan.configs]
+    for problem in problems:
+        if not any(directory in problem for directory in own):  # those of this study have been named
+            print(f"plasticbench: left out of the board: {problem}", file=sys.stderr)
     if execution.wandb != "off":
         from training.tracking import log_table
 
         log_table(f"leaderboard-{plan.name}", *table(rows), execution)
     return code
+
+
+def _cores() -> int:
+    """Return the cores that this process may use; macOS knows only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int) -> int:
