@@ -39,6 +39,7 @@ class Kanizsa(Benchmark):
     """
 
     name = "kanizsa"
+    version = 2  # SHEAR displaces every side alike
     pillar = "illusion"
     headline = "index"
     reference = "Kanizsa 1955; Ringach & Shapley 1996, Vision Res. 36:3037"

@@ -1,7 +1,7 @@
 """Kanizsa figures and their controls, in linear luminance (Kanizsa 1955; support ratio of Ringach & Shapley 1996).
 
 Discs stand on the corners of a regular polygon that is not drawn. With their mouths turned inwards the
-polygon appears; every control keeps the discs' places and breaks one thing that carries the illusion.
+polygon appears; every control breaks one thing that carries the illusion and keeps the discs' places (all but SHEAR).
 
     support ratio = disc diameter / side length (centre to centre)
 
@@ -77,11 +77,8 @@ def layouts(size: int, per_cell: int = 15, seed: int = 0) -> Layouts:
     ratio = torch.tensor([r for _, r in cells])
     num = len(cells)
     largest_disc = max(SUPPORT_RATIOS) * torch.sin(math.pi / corners)  # relative to the polygon's radius
-    sheared = [
-        max(math.hypot(1 + o[0], o[1]) for o in shear(n, d))
-        for n, d in zip(corners.tolist(), largest_disc.tolist(), strict=True)
-    ]
-    reach = torch.tensor(sheared) + largest_disc
+    sheared = torch.tensor([shear(n, d) for n, d in zip(corners.tolist(), largest_disc.tolist(), strict=True)])
+    reach = torch.hypot(torch.ones(num), sheared) + largest_disc
     largest = (size / 2 - 0.5) / reach
     radius = largest * (0.97 + 0.03 * torch.rand(num, generator=generator))
     room = (size / 2 - 0.5 - radius * reach)[:, None]
@@ -99,18 +96,13 @@ def layouts(size: int, per_cell: int = 15, seed: int = 0) -> Layouts:
     )
 
 
-def shear(corners: int, disc_radius: float) -> list[tuple[float, float]]:
-    """Return the displacement of every inducer in SHEAR: outwards, and along the circle of the corners.
+def shear(corners: int, disc_radius: float) -> float:
+    """Return how far every inducer moves along the circle of the corners in SHEAR, its mouth keeping its direction.
 
-    Inducers move along the normals of their next sides: in turn out and in where their number is even, all outwards
-    where it is odd. Either way the two pacmen of every side are displaced against each other, along the
-    side's normal, by exactly ``SHEAR × disc_radius``.
+    A step τ along the circle displaces the two pacmen of every side against each other, along the side's normal, by
+    2 τ sin(π/N): with the τ returned, by ``SHEAR × disc_radius``, the same for every side and polygon.
     """
-    turn = math.cos(2 * math.pi / corners)
-    even = corners % 2 == 0
-    size = SHEAR * disc_radius / (1 + turn if even else 1 - turn)
-    signs = [(-1) ** k if even else 1 for k in range(corners)]
-    return [(s * size * math.cos(math.pi / corners), s * size * math.sin(math.pi / corners)) for s in signs]
+    return SHEAR * disc_radius / (2 * math.sin(math.pi / corners))
 
 
 def render(layout: Layouts, condition: str, size: int) -> Tensor:
@@ -155,10 +147,8 @@ def _inducers(layout: Layouts, condition: str, canvas: Canvas) -> Tensor:
         direction = layout.angle + 2 * math.pi * k / num
         place = layout.centre + layout.radius[:, None] * torch.stack([direction.cos(), direction.sin()], 1)
         if condition == "SHEAR":
-            outwards, along = shear(num, 1.0)[k]
-            dx = outwards * direction.cos() - along * direction.sin()
-            dy = outwards * direction.sin() + along * direction.cos()
-            place = place + radius[:, None] * torch.stack([dx, dy], 1)
+            along = shear(num, 1.0) * radius
+            place = place + along[:, None] * torch.stack([-direction.sin(), direction.cos()], 1)
         turn = {"ROT": layout.turn[:, k], "OUT": torch.full_like(radius, math.pi)}.get(
             condition, torch.zeros_like(radius)
         )

@@ -268,9 +268,8 @@ def test_the_sheet_shows_every_condition_and_polygon():
 def test_shear_displaces_the_two_pacmen_of_every_side_by_the_same_amount(corners):
     """Measured along each side's normal, from the displacements of its two ends."""
     turns = 2 * np.pi * np.arange(corners) / corners
-    out, along = np.array(kanizsa_stimuli.shear(corners, 3.0)).T
-    moved = out[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
-    moved = moved + along[:, None] * np.stack([-np.sin(turns), np.cos(turns)], 1)
+    step = kanizsa_stimuli.shear(corners, 3.0)
+    moved = step * np.stack([-np.sin(turns), np.cos(turns)], 1)
     normals = turns + np.pi / corners
     normals = np.stack([np.cos(normals), np.sin(normals)], 1)
     difference = ((moved - np.roll(moved, -1, 0)) * normals).sum(1)
