@@ -192,6 +192,8 @@ def leaderboard(options: argparse.Namespace) -> int:
     rows = read_rows(options.folder, problems)
     if options.sort != "accuracy":
         rows = render.ordered(rows, options.sort)
+    if options.form and options.svg:
+        raise UserError("--svg is a picture of the table; leave out --json, --csv and --markdown")
     if options.form:
         text = {"json": render.to_json, "csv": render.to_csv, "markdown": render.markdown}[options.form](rows)
         sys.stdout.write(text)

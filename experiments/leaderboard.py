@@ -146,9 +146,9 @@ def read_rows(root: Path, problems: list[str] | None = None) -> list[Row]:
             problems.append(str(error))
     newest: dict[str, int] = {}
     for s in (s for run in runs for s in run.scores):
-        newest[s["benchmark"]] = max(newest.get(s["benchmark"], 0), s["benchmark_version"])
+        newest[s["benchmark"]] = max(newest.get(s["benchmark"], 0), s.get("benchmark_version", 1))
     for run in runs:
-        run.scores[:] = [s for s in run.scores if s["benchmark_version"] == newest[s["benchmark"]]]
+        run.scores[:] = [s for s in run.scores if s.get("benchmark_version", 1) == newest[s["benchmark"]]]
     networks, nulls = [r for r in runs if not r.config.is_null], [r for r in runs if r.config.is_null]
     rows: list[Row] = []
     for members in _grouped(networks, _setting).values():
@@ -192,7 +192,10 @@ def _grouped(runs: Sequence[Finished], key: Any) -> dict[str, list[Finished]]:
 
 
 def _but_seed(run: Finished) -> str:
-    return canonical_json({k: v for k, v in dataclasses.asdict(run.config).items() if k != "seed"})
+    fields = {k: v for k, v in dataclasses.asdict(run.config).items() if k != "seed"}
+    if run.config.rule_source:
+        fields["rule"] = run.config.rule_name  # one file is one rule, wherever it lies
+    return canonical_json(fields)
 
 
 def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row]:

@@ -140,7 +140,8 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [f"### {task} × {model}", "", _line(HEADER), _line(["---"] * len(HEADER))]
         notes = Notes()
         lines += [_line(cells(row, notes)) for row in members]
-        lines += ["", *(f"{line}  " for line in notes.lines()), ""]
+        failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
+        lines += ["", *(f"{line}  " for line in [*notes.lines(), *failures]), ""]
     return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
 
 

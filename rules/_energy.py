@@ -20,6 +20,11 @@ from rules.base import Learned, Objective
 States = list[Tensor]  # v_0 … v_{L-1}: the input and the hidden stages
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Return a context without mixed precision: errors are differences of activities that bfloat16 rounds away."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def unsupported_norm(net: StagedNet) -> str | None:
     """Return why a network with batch statistics cannot relax: they would move with the states."""
     moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import States, local_update, unsupported_norm
+from rules._energy import States, full_precision, local_update, unsupported_norm
 from rules.base import Learned, Objective, Rule, Tags, loguniform
 
 
@@ -46,6 +46,10 @@ class ErrorPredictiveCoding(Rule):
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the errors, then return the local gradients of the energy."""
+        with full_precision(x):
+            return self._learn(net, x, target, objective)
+
+    def _learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         with torch.no_grad():
             trace = net.trace(x)
         output = trace[net.readout]

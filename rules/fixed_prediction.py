@@ -13,6 +13,7 @@ backprop; every other setting is backprop with a learning rate per stage, zero w
 that normalises each parameter's gradient (Adam) removes the difference.
 """
 
+from fractions import Fraction
 from math import comb
 
 from torch import Tensor
@@ -50,7 +51,12 @@ class FixedPrediction(Rule):
     def arrived(self, below_top: int) -> float:
         """Return a_l, the share of backprop's error that has arrived ``below_top`` = L − l stages under the output."""
         p = self.step_size
-        return sum(comb(self.steps, k) * p**k * (1 - p) ** (self.steps - k) for k in range(below_top, self.steps + 1))
+        if below_top > self.steps:
+            return 0.0
+        missing = (
+            comb(self.steps, k) * Fraction(p) ** k * Fraction(1 - p) ** (self.steps - k) for k in range(below_top)
+        )
+        return float(1 - sum(missing))
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return backprop's gradients and signals times a_l."""

@@ -1,10 +1,11 @@
 """Incremental predictive coding (Salvatori et al. 2022, arXiv 2212.00720): states and weights move together.
 
-    t = 1 … T:    v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})        then at once    W_l ← W_l − α ∂F/∂W_l
+    t = 1 … T:    v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})        then at once    W_l ← W_l − α ⟨∂F/∂W_l⟩ / β
 
-The energy is that of ``predictive_coding``; one weight step follows every step of inference, so that there are no
-two phases and nothing has to settle. The T weight steps are taken on a copy; their sum, divided by α T, is returned
-as the gradient, so that α → 0 gives the mean of the gradients along the trajectory of ``predictive_coding``.
+The energy is that of ``predictive_coding``, ⟨⟩ the mean over the batch. One weight step follows every step of
+inference: there are no two phases and nothing has to settle. The T steps are taken on a copy; their mean,
+without α, is returned as the gradient, so that α → 0 gives the mean of the gradients along the trajectory of
+``predictive_coding``. The signals take T steps of inference more, with the weights held, which its cost includes.
 
 Local as predictive coding is; no backward pass and no phases.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from models.base import StagedNet
-from rules._energy import energy, feed_forward, unsupported_norm
+from rules._energy import energy, feed_forward, full_precision, unsupported_norm
 from rules.base import Learned, Objective, Rule, Tags, loguniform
 
 
@@ -56,19 +57,25 @@ class IncrementalPredictiveCoding(Rule):
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the net change of T weight steps as a gradient."""
+        with full_precision(x):
+            return self._learn(net, x, target, objective)
+
+    def _learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         states = feed_forward(net, x)
         with torch.no_grad():
             output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
         first = {n: p.detach() for n, p in net.named_parameters()}
-        weights = dict(first)
+        weights, total = dict(first), {n: torch.zeros_like(p) for n, p in first.items()}
         scale = 1.0 / (len(x) * self.nudge)
         for _ in range(self.steps):
             slopes = self._slopes(net, weights, states, target, objective, of_states=True)
             states = [states[0], *(v - self.step_size * s for v, s in zip(states[1:], slopes, strict=True))]
             slopes = self._slopes(net, weights, states, target, objective, of_states=False)
-            weights = {n: w - self.weight_step * scale * s for (n, w), s in zip(weights.items(), slopes, strict=True)}
-        total = self.weight_step * self.steps
-        grads = {n: (first[n] - weights[n]) / total for n in first}
+            steps = {n: scale * s for n, s in zip(weights, slopes, strict=True)}
+            weights = {n: w - self.weight_step * steps[n] for n, w in weights.items()}
+            # The sum of the steps, not the difference of the weights, which single precision would round away.
+            total = {n: t + steps[n] for n, t in total.items()}
+        grads = {n: t / self.steps for n, t in total.items()}
         signals = self._errors(net, first, self._relaxed(net, first, x, target, objective), target, objective)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
 

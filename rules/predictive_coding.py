@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import States, energy, feed_forward, local_update, output_error, unsupported_norm
+from rules._energy import States, energy, feed_forward, full_precision, local_update, output_error, unsupported_norm
 from rules.base import Learned, Objective, Rule, Tags, loguniform
 
 
@@ -58,6 +58,10 @@ class PredictiveCoding(Rule):
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
+        with full_precision(x):
+            return self._learn(net, x, target, objective)
+
+    def _learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         start = feed_forward(net, x)
         with torch.no_grad():
             output = net.stages[net.readout](start[-1]).unflatten(1, net.out_shape)

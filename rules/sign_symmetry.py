@@ -39,6 +39,7 @@ class SignSymmetry(Rule):
         if magnitude not in ("uniform", "fixed", "batch"):
             raise ValueError(f"magnitude must be uniform, fixed or batch, got {magnitude!r}")
         self.magnitude = magnitude
+        self.redrawn = magnitude == "batch"
 
     def attach(self, net: StagedNet) -> None:
         """Draw M at the scale of the initial weights for every synapse but the first."""
@@ -46,7 +47,8 @@ class SignSymmetry(Rule):
             self.register_buffer(name.replace(".", "_"), self._draw(synapse.weight))
 
     def tie_feedback(self, net: StagedNet) -> None:
-        """Set M to the forward weights' magnitudes: the limit in which the rule is backprop."""
+        """Set M to the forward weights' magnitudes and keep it: the limit in which the rule is backprop."""
+        self.redrawn = False
         for name, synapse in list(net.synapses().items())[1:]:
             self.get_buffer(name.replace(".", "_")).copy_(synapse.weight.detach().abs())
 
@@ -55,8 +57,7 @@ class SignSymmetry(Rule):
         found = {}
         for name, synapse in list(net.synapses().items())[1:]:
             weight = synapse.weight
-            fixed = self.magnitude != "batch"
-            m = self.get_buffer(name.replace(".", "_")) if fixed else self._draw(weight)
+            m = self._draw(weight) if self.redrawn else self.get_buffer(name.replace(".", "_"))
             found[weight] = m * weight.detach().sign()
         return found
 

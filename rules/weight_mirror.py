@@ -27,7 +27,7 @@ class WeightMirror(Rule):
 
     Args:
         rate: η, share of the running average that one mirror phase renews.
-        images: Noise patterns per mirror phase.
+        images: Noise patterns per mirror phase, at least; a dense synapse gets as many as it has inputs.
         side: Side of the noise maps that drive a convolution, in kernel widths.
     """
 
@@ -75,8 +75,10 @@ class WeightMirror(Rule):
         """Return ⟨y xᵀ⟩ / σ² of one synapse under white noise: an unbiased estimate of its weights."""
         weight = synapse.weight
         if isinstance(synapse, nn.Linear):
-            x = torch.randn(self.images, synapse.in_features, dtype=weight.dtype, device=weight.device)
-            return (x @ weight.t()).t() @ x / self.images
+            # As many patterns as inputs at least: fewer leave the estimate noisier than it is large.
+            num = max(self.images, synapse.in_features)
+            x = torch.randn(num, synapse.in_features, dtype=weight.dtype, device=weight.device)
+            return (x @ weight.t()).t() @ x / num
         size = [k * self.side for k in synapse.kernel_size]
         x = torch.randn(self.images, synapse.in_channels, *size, dtype=weight.dtype, device=weight.device)
         geometry: dict[str, Any] = {"stride": synapse.stride, "dilation": synapse.dilation, "groups": synapse.groups}

@@ -33,14 +33,18 @@ def class_derived_from(base: str, package: str) -> Marker:
     def find(tree: ast.Module) -> str | None:
         known = {base}
         for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                known |= {alias.asname for alias in node.names if alias.name == base and alias.asname}
             module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
             if isinstance(node, ast.ImportFrom) and module.startswith(f"{package}.") and not module.endswith(".base"):
                 known |= {alias.asname or alias.name for alias in node.names}
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 bases = [b.attr if isinstance(b, ast.Attribute) else getattr(b, "id", "") for b in node.bases]
-                if known & set(bases) and not node.name.startswith("_"):
-                    return node.name
+                if known & set(bases):
+                    if not node.name.startswith("_"):
+                        return node.name
+                    known.add(node.name)
         return None
 
     return find

@@ -232,7 +232,7 @@ def run_config(values: Mapping[str, Any], where: str = "run") -> RunConfig:
     if checked["rule"].startswith(NULL):
         checked |= {"model": "none", "model_params": {}, "rule_params": {}}
     else:
-        checked["rule_version"] = int(getattr(RULES.load(checked["rule"]), "version", 1))
+        checked["rule_version"] = version_of(checked["rule"])
         checked["rule_params"] = check_options(RULES, checked["rule"], checked.get("rule_params", {}), where)
         checked["model_params"] = check_options(MODELS, checked["model"], checked.get("model_params", {}), where)
         if checked["rule"].endswith(".py"):
@@ -241,6 +241,18 @@ def run_config(values: Mapping[str, Any], where: str = "run") -> RunConfig:
             checked["rule_source"] = source_hash(path)
     checked["task_params"] = check_options(TASKS, checked["task"], checked.get("task_params", {}), where)
     return RunConfig(**checked)
+
+
+def version_of(rule: str) -> int:
+    """Return the version that a rule declares.
+
+    Raises:
+        UserError: If it is not a whole number.
+    """
+    version = getattr(RULES.load(rule), "version", 1)
+    if type(version) is not int:
+        raise UserError(f"rule {rule}: version must be a whole number, got {version!r}")
+    return version
 
 
 def source_hash(path: Path) -> str:
@@ -268,7 +280,13 @@ def check_options(catalogue: Any, name: str, options: Mapping[str, Any], where: 
         hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except NameError:  # an annotation that exists for type checkers only
         hints = {}
-    checked = {n: p.default for n, p in known.items() if p.default is not inspect.Parameter.empty}
+    checked = {}
+    for n, p in known.items():
+        if p.default is not inspect.Parameter.empty:
+            try:
+                checked[n] = coerce(p.default, hints.get(n, inspect.Parameter.empty), n)
+            except UserError:  # a default that its own annotation does not admit is the author's to keep
+                checked[n] = p.default
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {catalogue.kind} {name}", option, known, where)

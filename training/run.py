@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from models.base import StagedNet
 from rules.base import OBJECTIVES, Objective, Rule
 from training.catalogue import MODELS, RULES, TASKS, describe
-from training.config import Execution, RunConfig, canonical_json, source_hash, stream
+from training.config import Execution, RunConfig, canonical_json, source_hash, stream, version_of
 from training.data.base import Images, Preprocess, Source, Task, training_loader
 from training.directory import RunDirectory
 from training.errors import UserError
@@ -105,7 +105,7 @@ def check_rule_is_the_one(config: RunConfig) -> None:
     Raises:
         UserError: If its file or its version changed.
     """
-    version = getattr(RULES.load(config.rule), "version", 1)
+    version = version_of(config.rule)
     if version != config.rule_version:
         raise UserError(f"rule {config.rule}: is version {version}, the run was made with {config.rule_version}")
     if config.rule_source and source_hash(Path(config.rule)) != config.rule_source:

@@ -202,3 +202,10 @@ def test_labels_show_what_is_not_at_its_default(tmp_path):
     rows = read_rows(tmp_path)
     assert {r.rule for r in rows} == {"feedback_alignment", "feedback_alignment(scale=2.0)"}
     assert {r.model for r in rows} == {"cnn(width=16)"}
+
+
+def test_one_rule_file_in_two_places_is_one_row(tmp_path):
+    for seed, place in enumerate(("p", "q")):
+        write(tmp_path, f"{place}/mine.py", seed, [("accuracy", "accuracy", 0.5)], rule_source="aaaaaaaaaaaa")
+    (row,) = read_rows(tmp_path)
+    assert row.rule == "mine" and row.seeds == [0, 1]

@@ -35,7 +35,16 @@ def step(net, rule, optimizer, *data):
     rule.after_step(net)
 
 
-@pytest.mark.parametrize("rule", [SignSymmetry, KolenPollack, WeightMirror])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        SignSymmetry,
+        lambda: SignSymmetry(magnitude="fixed"),
+        lambda: SignSymmetry(magnitude="batch"),
+        KolenPollack,
+        WeightMirror,
+    ],
+)
 def test_tied_it_is_backprop_on_every_architecture(rule, build):
     net = build()
     x, target = batch(6)
@@ -152,3 +161,14 @@ def test_mirror_estimate_is_unbiased():
 def test_options_out_of_range(rule, bad):
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
         rule(**bad)
+
+
+def test_mirror_phases_at_the_defaults_reach_the_default_network():
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    net = cnn.build((1, 16, 16), (10,), width=16)
+    rule = attached(WeightMirror(), net)
+    for _ in range(200):
+        rule.after_step(net)
+    cosines = [torch.cosine_similarity(w.flatten(), b.flatten(), 0).item() for w, b in rule.feedback(net).items()]
+    assert min(cosines) > 0.95, cosines

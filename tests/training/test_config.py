@@ -159,3 +159,25 @@ def test_a_moved_rule_file_is_the_same_run(tmp_path):
         path.write_text('"""A rule."""\nfrom rules.base import Rule\n\n\nclass Mine(Rule):\n    pass\n')
         keys.add(run_config(BASE | {"rule": str(path)}).key)
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from rules.base import Rule as R\n\n\nclass Mine(R):\n    pass\n",
+        "from rules.base import Rule\n\n\nclass _Common(Rule):\n    pass\n\n\nclass Mine(_Common):\n    pass\n",
+        "from rules.feedback_alignment import FeedbackAlignment\n\n\nclass Mine(FeedbackAlignment):\n    pass\n",
+    ],
+)
+def test_a_rule_is_found_however_it_derives(tmp_path, text):
+    from training.catalogue import RULES
+
+    (tmp_path / "mine.py").write_text(text)
+    assert RULES.load(str(tmp_path / "mine.py")).__name__ == "Mine"
+
+
+def test_a_version_that_is_no_number_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text('from rules.base import Rule\n\n\nclass Mine(Rule):\n    version = "2"\n')
+    with pytest.raises(UserError, match="version must be a whole number"):
+        run_config(BASE | {"rule": str(path)})
