@@ -15,20 +15,50 @@ import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules.base import Learned, Objective
+from rules.base import Learned, Objective, Rule
 
 States = list[Tensor]  # v_0 … v_{L-1}: the input and the hidden stages
 
 
-def full_precision(x: Tensor) -> torch.autocast:
-    """Return a context without mixed precision: errors are differences of activities that bfloat16 rounds away."""
-    return torch.autocast(x.device.type, enabled=False)
+class EnergyRule(Rule):
+    """What predictive-coding rules share: T steps of size γ on the energy, and no batch statistics.
 
+    Args:
+        steps: T.
+        step_size: γ.
+        nudge: β, weight of the loss in the energy.
+        fewest: Smallest T that makes sense.
+    """
 
-def unsupported_norm(net: StagedNet) -> str | None:
-    """Return why a network with batch statistics cannot relax: they would move with the states."""
-    moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
-    return "batch statistics would change during inference; use norm=none" if moving else None
+    def __init__(self, steps: int, step_size: float, nudge: float, *, fewest: int = 0) -> None:
+        super().__init__()
+        if steps < fewest or step_size <= 0 or nudge <= 0:
+            raise ValueError(
+                f"needs steps >= {fewest}, step_size > 0 and nudge > 0; got {steps=}, {step_size=}, {nudge=}"
+            )
+        self.steps, self.step_size, self.nudge = steps, step_size, nudge
+
+    def supports(self, net: StagedNet, objective: Objective) -> str | None:
+        """Refuse batch statistics: they would move with the states."""
+        del objective
+        moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+        return "batch statistics would change during inference; use norm=none" if moving else None
+
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Relax, then return the local gradients of the energy.
+
+        Without mixed precision: errors are differences of activities that bfloat16 rounds away.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return self.descend(net, x, target, objective)
+
+    def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Return what ``learn`` returns.
+
+        Raises:
+            NotImplementedError: If the subclass has no ``descend``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define descend(net, x, target, objective)")
 
 
 def feed_forward(net: StagedNet, x: Tensor) -> States:
@@ -92,3 +122,13 @@ def local_update(
     signals[net.readout] = signals[net.readout].view_as(output)
     loss = objective.losses(output, target).mean()
     return Learned({n: g * scale for n, g in zip(params, grads, strict=True)}, loss, output, signals)
+
+
+def prediction_errors(
+    net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: Objective, nudge: float
+) -> dict[str, Tensor]:
+    """Return e_l / β of every stage at given states: the learning signals."""
+    with torch.no_grad():
+        *predictions, output = (s(v) for s, v in zip(net.stages.values(), states, strict=True))
+    errors = [(p - v) / nudge for p, v in zip(predictions, states[1:], strict=True)]
+    return dict(zip(net.stages, [*errors, objective.error(output.unflatten(1, net.out_shape), target)], strict=True))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import States, full_precision, local_update, unsupported_norm
-from rules.base import Learned, Objective, Rule, Tags, loguniform
+from rules._energy import EnergyRule, States, local_update
+from rules.base import Learned, Objective, Tags, loguniform
 
 
-class ErrorPredictiveCoding(Rule):
+class ErrorPredictiveCoding(EnergyRule):
     """Errors relax, then weights learn. Signal: the prediction error e_l / β of each stage after relaxation.
 
     Args:
@@ -34,22 +34,10 @@ class ErrorPredictiveCoding(Rule):
     }
 
     def __init__(self, *, steps: int = 16, step_size: float = 0.1, nudge: float = 1.0) -> None:
-        super().__init__()
-        if steps < 0 or step_size <= 0 or nudge <= 0:
-            raise ValueError(f"needs steps >= 0, step_size > 0, nudge > 0; got {steps=}, {step_size=}, {nudge=}")
-        self.steps, self.step_size, self.nudge = steps, step_size, nudge
+        super().__init__(steps, step_size, nudge)
 
-    def supports(self, net: StagedNet, objective: Objective) -> str | None:
-        """Refuse batch statistics."""
-        del objective
-        return unsupported_norm(net)
-
-    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+    def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the errors, then return the local gradients of the energy."""
-        with full_precision(x):
-            return self._learn(net, x, target, objective)
-
-    def _learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         with torch.no_grad():
             trace = net.trace(x)
         output = trace[net.readout]

@@ -1,13 +1,15 @@
 """Incremental predictive coding (Salvatori et al. 2022, arXiv 2212.00720): states and weights move together.
 
-    t = 1 … T:    v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})        then at once    W_l ← W_l − α ⟨∂F/∂W_l⟩ / β
+    t = 1 … T:    v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})        and at once    W_l ← W_l − α ⟨(∂μ_l/∂W_l)ᵀ e_l⟩ / β
 
-The energy is that of ``predictive_coding``, ⟨⟩ the mean over the batch. One weight step follows every step of
-inference: there are no two phases and nothing has to settle. The T steps are taken on a copy; their mean,
-without α, is returned as the gradient, so that α → 0 gives the mean of the gradients along the trajectory of
-``predictive_coding``. The signals take T steps of inference more, with the weights held, which its cost includes.
+The energy and its errors are those of ``predictive_coding``, ⟨⟩ the mean over the batch. The same errors move
+states and weights: there are no two phases and nothing has to settle. The T steps of the weights are taken on a
+copy; their mean, without α, is returned as the gradient, so that α → 0 gives the mean of ``predictive_coding``'s
+gradients after 0 … T − 1 steps. The signals take T steps of inference more, with the weights held, which its cost
+includes: with weights that move, an image's errors would depend on the other images of its batch.
 
-Local as predictive coding is; no backward pass and no phases.
+Local as predictive coding is; no backward pass and no phases. From a feed-forward start stage l first learns at
+step L − l + 1.
 """
 
 import torch
@@ -15,12 +17,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from models.base import StagedNet
-from rules._energy import energy, feed_forward, full_precision, unsupported_norm
-from rules.base import Learned, Objective, Rule, Tags, loguniform
+from rules._energy import EnergyRule, feed_forward, output_error, prediction_errors
+from rules.base import Learned, Objective, Tags, loguniform
+from rules.predictive_coding import PredictiveCoding
 
 
-class IncrementalPredictiveCoding(Rule):
-    """States and weights descend one energy in turns. Signal: the prediction error after T steps, weights held.
+class IncrementalPredictiveCoding(EnergyRule):
+    """States and weights descend one energy together. Signal: the prediction error after T steps, weights held.
 
     Args:
         steps: T.
@@ -36,113 +39,58 @@ class IncrementalPredictiveCoding(Rule):
         phases=1,
     )
     search_space = {
-        "steps": lambda rng: int(rng.integers(4, 17)),
+        "steps": lambda rng: int(rng.integers(6, 17)),
         "step_size": loguniform(0.05, 0.5),
         "weight_step": loguniform(1e-4, 1e-2),
         "nudge": loguniform(0.3, 3.0),
     }
+    version = 2
 
     def __init__(
         self, *, steps: int = 8, step_size: float = 0.2, weight_step: float = 1e-3, nudge: float = 1.0
     ) -> None:
-        super().__init__()
-        if steps < 1 or min(step_size, weight_step, nudge) <= 0:
-            raise ValueError("needs steps >= 1 and positive step_size, weight_step and nudge")
-        self.steps, self.step_size, self.weight_step, self.nudge = steps, step_size, weight_step, nudge
+        super().__init__(steps, step_size, nudge, fewest=1)
+        if weight_step <= 0:
+            raise ValueError(f"needs weight_step > 0, got {weight_step=}")
+        self.weight_step = weight_step
 
-    def supports(self, net: StagedNet, objective: Objective) -> str | None:
-        """Refuse batch statistics."""
-        del objective
-        return unsupported_norm(net)
-
-    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+    def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the net change of T weight steps as a gradient."""
-        with full_precision(x):
-            return self._learn(net, x, target, objective)
-
-    def _learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
-        states = feed_forward(net, x)
+        start = feed_forward(net, x)
         with torch.no_grad():
-            output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
-        first = {n: p.detach() for n, p in net.named_parameters()}
-        weights, total = dict(first), {n: torch.zeros_like(p) for n, p in first.items()}
-        scale = 1.0 / (len(x) * self.nudge)
-        for _ in range(self.steps):
-            slopes = self._slopes(net, weights, states, target, objective, of_states=True)
-            states = [states[0], *(v - self.step_size * s for v, s in zip(states[1:], slopes, strict=True))]
-            slopes = self._slopes(net, weights, states, target, objective, of_states=False)
-            steps = {n: scale * s for n, s in zip(weights, slopes, strict=True)}
-            weights = {n: w - self.weight_step * steps[n] for n, w in weights.items()}
-            # The sum of the steps, not the difference of the weights, which single precision would round away.
-            total = {n: t + steps[n] for n, t in total.items()}
-        grads = {n: t / self.steps for n, t in total.items()}
-        signals = self._errors(net, first, self._relaxed(net, first, x, target, objective), target, objective)
+            output = net.stages[net.readout](start[-1]).unflatten(1, net.out_shape)
+        weights = {s: {n: p.detach() for n, p in stage.named_parameters()} for s, stage in net.stages.items()}
+        total = {f"stages.{s}.{n}": torch.zeros_like(w) for s, own in weights.items() for n, w in own.items()}
+        states = [x, *(v.clone() for v in start[1:])]
+        top, scale = len(net.stages), 1.0 / (len(x) * self.nudge)
+        for t in range(self.steps):
+            from_above = None  # J_{l+1}ᵀ e_{l+1}
+            for level in range(top, max(0, top - t - 1), -1):  # further down every error is still exactly zero
+                name = list(net.stages)[level - 1]
+                below = states[level - 1].detach().requires_grad_(level > 1)
+                own = {n: w.requires_grad_() for n, w in weights[name].items()}
+                with torch.enable_grad():
+                    prediction = functional_call(net.stages[name], own, (below,))
+                if level == top:
+                    error = output_error(net, prediction, target, objective, self.nudge)
+                else:
+                    error = prediction.detach() - states[level]
+                wanted = [*own.values(), *([below] if level > 1 else [])]
+                slopes = torch.autograd.grad(prediction, wanted, error)
+                if level < top:  # everything that reads the old v_level has been computed
+                    states[level].add_(error, alpha=self.step_size)
+                if from_above is not None:
+                    states[level].sub_(from_above, alpha=self.step_size)
+                from_above = slopes[-1] if level > 1 else None
+                # The sum of the steps, not the difference of the weights, which single precision would round away.
+                for (n, w), slope in zip(own.items(), slopes, strict=False):
+                    total[f"stages.{name}.{n}"].add_(slope, alpha=scale)
+                    weights[name][n] = w.detach().sub(slope, alpha=self.weight_step * scale)
+            if from_above is not None:  # the state below the lowest error that is not zero
+                states[top - t - 1].sub_(from_above, alpha=self.step_size)
+        grads = {n: g / self.steps for n, g in total.items()}
+        held = PredictiveCoding(steps=self.steps, step_size=self.step_size, nudge=self.nudge)
+        for relaxed in held.relax(net, start, target, objective):
+            final = relaxed
+        signals = prediction_errors(net, final, target, objective, self.nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
-
-    def _relaxed(
-        self, net: StagedNet, weights: dict[str, Tensor], x: Tensor, target: Tensor, objective: Objective
-    ) -> list[Tensor]:
-        """Return the states after T steps with the weights held: what the signals are read from.
-
-        With weights that move, an image's errors would depend on the other images of its batch.
-        """
-        states = feed_forward(net, x)
-        for _ in range(self.steps):
-            slopes = self._slopes(net, weights, states, target, objective, of_states=True)
-            states = [states[0], *(v - self.step_size * s for v, s in zip(states[1:], slopes, strict=True))]
-        return states
-
-    def _slopes(
-        self,
-        net: StagedNet,
-        weights: dict[str, Tensor],
-        states: list[Tensor],
-        target: Tensor,
-        objective: Objective,
-        *,
-        of_states: bool,
-    ) -> tuple[Tensor, ...]:
-        """Return the gradient of the summed energy with respect to the hidden states, or to the weights."""
-        with torch.enable_grad():
-            hidden = [v.detach().requires_grad_(of_states) for v in states[1:]]
-            own = {n: w.detach().requires_grad_(not of_states) for n, w in weights.items()}
-            args = (net, [states[0], *hidden], target, objective, self.nudge)
-            total = functional_call(_Energy(net), {f"net.{n}": w for n, w in own.items()}, args).sum()
-            return torch.autograd.grad(total, hidden if of_states else list(own.values()))
-
-    def _errors(
-        self, net: StagedNet, weights: dict[str, Tensor], states: list[Tensor], target: Tensor, objective: Objective
-    ) -> dict[str, Tensor]:
-        """Return e_l / β of every stage at the last states and weights."""
-        with torch.no_grad():
-            named = {f"net.{n}": w for n, w in weights.items()}
-            predictions = functional_call(_Predictions(net), named, (states,))
-        errors = [(p - v) / self.nudge for p, v in zip(predictions[:-1], states[1:], strict=True)]
-        output = predictions[-1].unflatten(1, net.out_shape)
-        return dict(zip(net.stages, [*errors, objective.error(output, target)], strict=True))
-
-
-class _Energy(torch.nn.Module):
-    """The energy as a module, so that it can be called with other weights."""
-
-    def __init__(self, net: StagedNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(
-        self, net: StagedNet, states: list[Tensor], target: Tensor, objective: Objective, nudge: float
-    ) -> Tensor:
-        """Return the energy of each image."""
-        return energy(self.net, states, target, objective, nudge)
-
-
-class _Predictions(torch.nn.Module):
-    """Every stage's prediction as a module, so that it can be called with other weights."""
-
-    def __init__(self, net: StagedNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, states: list[Tensor]) -> list[Tensor]:
-        """Return μ_1 … μ_L."""
-        return [stage(v) for stage, v in zip(self.net.stages.values(), states, strict=True)]

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import States, energy, feed_forward, full_precision, local_update, output_error, unsupported_norm
-from rules.base import Learned, Objective, Rule, Tags, loguniform
+from rules._energy import EnergyRule, States, energy, feed_forward, local_update, output_error
+from rules.base import Learned, Objective, Tags, loguniform
 
 
-class PredictiveCoding(Rule):
+class PredictiveCoding(EnergyRule):
     """States relax, then weights learn. Signal: the prediction error e_l / β of each stage after relaxation.
 
     Args:
@@ -46,22 +46,10 @@ class PredictiveCoding(Rule):
     }
 
     def __init__(self, *, steps: int = 20, step_size: float = 0.1, nudge: float = 1.0) -> None:
-        super().__init__()
-        if steps < 0 or step_size <= 0 or nudge <= 0:
-            raise ValueError(f"needs steps >= 0, step_size > 0, nudge > 0; got {steps=}, {step_size=}, {nudge=}")
-        self.steps, self.step_size, self.nudge = steps, step_size, nudge
+        super().__init__(steps, step_size, nudge)
 
-    def supports(self, net: StagedNet, objective: Objective) -> str | None:
-        """Refuse batch statistics."""
-        del objective
-        return unsupported_norm(net)
-
-    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+    def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
-        with full_precision(x):
-            return self._learn(net, x, target, objective)
-
-    def _learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         start = feed_forward(net, x)
         with torch.no_grad():
             output = net.stages[net.readout](start[-1]).unflatten(1, net.out_shape)
@@ -79,18 +67,19 @@ class PredictiveCoding(Rule):
             yield now, {n: v.clone() for n, v in zip(net.hidden, states[1:], strict=True)}
 
     def relax(self, net: StagedNet, start: States, target: Tensor, objective: Objective) -> Iterator[States]:
-        """Yield the states before inference and after each step.
+        """Yield the states before inference and after each step: the same tensors, which move in place.
 
         From a feed-forward start the errors below the top are exactly zero and reach one stage further down per
         step; stages that they have not reached are not computed.
         """
         stages = list(net.stages.values())
         top = len(stages)
-        states = list(start)
+        states = [start[0], *(v.clone() for v in start[1:])]
         yield states
         for t in range(self.steps):
-            change: dict[int, Tensor] = {}
-            for level in range(top, max(1, top - t - 1), -1):  # stage `level` predicts v_level from v_{level-1}
+            lowest = max(1, top - t - 1)  # the lowest state that moves
+            from_above = None  # J_{l+1}ᵀ e_{l+1}
+            for level in range(top, lowest, -1):  # stage `level` predicts v_level from v_{level-1}
                 below = states[level - 1].detach().requires_grad_()
                 with torch.enable_grad():
                     prediction = stages[level - 1](below)
@@ -98,11 +87,11 @@ class PredictiveCoding(Rule):
                     error = output_error(net, prediction, target, objective, self.nudge)
                 else:
                     error = prediction.detach() - states[level]
-                    change[level] = change[level] + error
                 (down,) = torch.autograd.grad(prediction, below, error)
-                change[level - 1] = -down
-            lowest = max(1, top - t - 1)
-            # What predicts the lowest state that moves has not moved itself: its prediction is the first one.
-            change[lowest] = change[lowest] + (start[lowest] - states[lowest])
-            states = [v + self.step_size * change[i] if i in change else v for i, v in enumerate(states)]
+                if from_above is not None:  # everything that reads the old v_level has been computed
+                    states[level].add_(error, alpha=self.step_size).sub_(from_above, alpha=self.step_size)
+                from_above = down
+            if from_above is not None:
+                # What predicts the lowest state that moves has not moved itself: its prediction is the first one.
+                states[lowest].lerp_(start[lowest], self.step_size).sub_(from_above, alpha=self.step_size)
             yield states

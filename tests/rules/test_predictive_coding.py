@@ -162,7 +162,8 @@ def test_the_zil_schedule_is_backprop(build):
     x, target = batch(net)
     start = feed_forward(net, x)
     reference = Backprop().learn(net, x, target, CE)
-    trajectory = list(PredictiveCoding(steps=len(net.hidden), step_size=1.0).relax(net, start, target, CE))
+    relaxing = PredictiveCoding(steps=len(net.hidden), step_size=1.0).relax(net, start, target, CE)
+    trajectory = [[v.clone() for v in states] for states in relaxing]
     top = len(net.stages)
     for step, stage in enumerate(reversed(net.hidden), 1):
         arrived = start[top - step] - trajectory[step][top - step]
@@ -244,31 +245,29 @@ def test_incremental_with_vanishing_weight_step_averages_the_gradients_along_the
     net = mlp.build((1, 8, 8), (10,), width=12)
     x, target = batch(net)
     ours = IncrementalPredictiveCoding(steps=5, step_size=0.2, weight_step=1e-9).learn(net, x, target, CE)
-    parts = [PredictiveCoding(steps=t, step_size=0.2).learn(net, x, target, CE).grads for t in range(1, 6)]
+    parts = [PredictiveCoding(steps=t, step_size=0.2).learn(net, x, target, CE).grads for t in range(5)]
     for name, grad in ours.grads.items():
         assert relative(grad, sum(p[name] for p in parts) / 5) < 1e-5
 
 
-def test_incremental_takes_a_weight_step_at_every_inference_step():
-    """T steps by hand: states at the present weights, then the weights at the present states."""
-    net = mlp.build((1, 8, 8), (10,), width=12)
+def test_incremental_moves_states_and_weights_from_the_same_errors(build):
+    """T steps by hand, no front: autograd of the whole energy with respect to states and weights at once."""
+    net = build()
     x, target = batch(net)
-    ours = IncrementalPredictiveCoding(steps=4, step_size=0.2, weight_step=0.3).learn(net, x, target, CE)
-    moving, states = copy.deepcopy(net), feed_forward(net, x)
-    energies = []
-    for _ in range(4):
+    ours = IncrementalPredictiveCoding(steps=6, step_size=0.2, weight_step=0.1).learn(net, x, target, CE)
+    moving, states, energies = copy.deepcopy(net), feed_forward(net, x), []
+    for _ in range(6):
         hidden = [v.detach().requires_grad_() for v in states[1:]]
-        slopes = torch.autograd.grad(energy(moving, [x, *hidden], target, CE, 1.0).sum(), hidden)
-        states = [x, *(v.detach() - 0.2 * s for v, s in zip(hidden, slopes, strict=True))]
-        total = energy(moving, states, target, CE, 1.0).sum() / len(x)
+        total = energy(moving, [x, *hidden], target, CE, 1.0).sum()
         energies.append(total.item())
-        slopes = torch.autograd.grad(total, list(moving.parameters()))
+        slopes = torch.autograd.grad(total, [*hidden, *moving.parameters()])
+        states = [x, *(v.detach() - 0.2 * s for v, s in zip(hidden, slopes, strict=False))]
         with torch.no_grad():
-            for p, s in zip(moving.parameters(), slopes, strict=True):
-                p -= 0.3 * s
+            for p, s in zip(moving.parameters(), slopes[len(hidden) :], strict=True):
+                p -= 0.1 * s / len(x)
     assert energies == sorted(energies, reverse=True)
     for (name, before), after in zip(net.named_parameters(), moving.parameters(), strict=True):
-        assert torch.allclose(ours.grads[name], (before - after) / (0.3 * 4), atol=1e-11), name
+        assert torch.allclose(ours.grads[name], (before - after) / (0.1 * 6), atol=1e-11), name
 
 
 def test_memory_does_not_grow_with_the_number_of_steps():
