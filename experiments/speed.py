@@ -1,6 +1,6 @@
 """Speed of a training step, side by side: every rule against plain PyTorch in its fastest form.
 
-    python -m experiments.speed [--model cnn] [--batch 128] [--repeats 9] [--json]
+    python -m experiments.speed [--model cnn] [--shape 3 32 32] [--batch 128] [--repeats 9] [--json] [width=64 …]
 
 CPU time of one thread, competitors interleaved, median of the repeats (the minimum beside it): wall time
 doubles when a neighbour is busy, CPU time moves by about ±15 %. The denominator is the fastest of
@@ -8,16 +8,18 @@ plain ``nn.Sequential`` networks: pooling before or after the nonlinearity, chan
 """
 
 import argparse
+import functools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -28,27 +30,33 @@ from training.config import RunConfig
 from training.module import RuleModule
 from training.run import quiet_lightning
 
-IN_SHAPE, CLASSES, LR = (3, 32, 32), 10, 0.01
+CLASSES, LR = 10, 0.01
 OBJECTIVE = OBJECTIVES["cross_entropy"]
 Step = Callable[[], None]
+Network = Callable[[], StagedNet]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="cnn", choices=("cnn", "mlp", "vgg"))
+    parser.add_argument("--shape", type=int, nargs=3, default=(3, 32, 32), metavar=("C", "H", "W"))
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--rules", nargs="+", default=list(RULES.entries()), choices=RULES.entries(), metavar="RULE")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="options of the model")
+    options = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
-    x, target = torch.randn(options.batch, *IN_SHAPE), torch.randint(0, CLASSES, (options.batch,))
+    x, target = torch.randn(options.batch, *options.shape), torch.randint(0, CLASSES, (options.batch,))
+    given = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.options)}
+    network = functools.partial(build, options.model, tuple(options.shape), given)
     plain = {
-        f"plain PyTorch, {order}, {layout}": plain_step(network(options.model), x, target, order, layout)
+        f"plain PyTorch, {order}, {layout}": plain_step(network(), x, target, order, layout)
         for order in ("f then pool", "pool then f")
         for layout in ("channels first", "channels last")
     }
-    rules = {name: rule_step(options.model, name, x, target) for name in RULES.entries()}
+    rules = {name: rule_step(network, name, x, target) for name in options.rules}
     times = interleaved({**plain, **rules}, options.repeats)
     fastest = min(plain, key=lambda name: statistics.median(times[name]))
     rows = [
@@ -60,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         }
         for name, t in times.items()
     ]
-    rows += harness(options.model, x, target, options.repeats)
+    rows += harness(network, x, target, options.repeats)
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -71,10 +79,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"1 × = {fastest}")
 
 
-def network(model: str) -> StagedNet:
-    """Return the architecture at its default size, the same weights every time."""
+def build(model: str, in_shape: tuple[int, ...], given: Mapping[str, Any]) -> StagedNet:
+    """Return the architecture, the same weights every time."""
     torch.manual_seed(0)
-    net: StagedNet = MODELS.load(model)(IN_SHAPE, (CLASSES,))
+    net: StagedNet = MODELS.load(model)(in_shape, (CLASSES,), **given)
     return net
 
 
@@ -100,9 +108,10 @@ def plain_step(net: StagedNet, x: Tensor, target: Tensor, order: str, layout: st
     return step
 
 
-def rule_step(model: str, name: str, x: Tensor, target: Tensor) -> Step:
+def rule_step(network: Network, name: str, x: Tensor, target: Tensor) -> Step:
     """Return a training step of a rule in a bare loop."""
-    net, rule = network(model), attached(name, network(model))
+    net = network()
+    rule = attached(name, net)
     parameters = dict(rule.named_parameters()) | dict(net.named_parameters())
     optimizer = torch.optim.SGD(parameters.values(), LR)
 
@@ -151,17 +160,17 @@ class _Clock(pl.Callback):
             self.seconds.append(time.process_time() - self.start)
 
 
-def harness(model: str, x: Tensor, target: Tensor, repeats: int, batches: int = 6) -> list[dict[str, Any]]:
+def harness(network: Network, x: Tensor, target: Tensor, repeats: int, batches: int = 6) -> list[dict[str, Any]]:
     """Return the cost of the Lightning loop over a bare loop, both with ``backprop`` as the rule, in turns."""
     quiet_lightning()
     bare: list[float] = []
     lightning: list[float] = []
-    loop = rule_step(model, "backprop", x, target)
+    loop = rule_step(network, "backprop", x, target)
     loop()
     for _ in range(max(2, repeats // 3)):
         clock = _Clock()
-        net = network(model)
-        config = RunConfig(rule="backprop", model=model, task="digits", optimizer="sgd", momentum=0.0, lr=LR)
+        net = network()
+        config = RunConfig(rule="backprop", model="cnn", task="digits", optimizer="sgd", momentum=0.0, lr=LR)
         module = RuleModule(net, attached("backprop", net), OBJECTIVE, config)
         with tempfile.TemporaryDirectory() as folder:
             trainer = pl.Trainer(

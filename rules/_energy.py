@@ -10,6 +10,7 @@ weights' gradient, which is divided by β so that it has the scale of the loss's
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +62,33 @@ class EnergyRule(Rule):
         raise NotImplementedError(f"{type(self).__name__} must define descend(net, x, target, objective)")
 
 
-def feed_forward(net: StagedNet, x: Tensor) -> States:
-    """Return the states of one forward pass, where every prediction error is zero."""
-    states = [x]
-    with torch.no_grad():
-        for stage in list(net.stages.values())[:-1]:
-            states.append(stage(states[-1]))
-    return states
+@dataclass(frozen=True)
+class FeedForward:
+    """The pass from which inference starts: every prediction error is zero.
+
+    Attributes:
+        inputs: v_0 … v_{L-1}, each without a past.
+        predictions: μ_1 … μ_L, each with the graph of its own stage and of no other. Whoever first moves a state
+            or a weight can differentiate them instead of predicting again.
+    """
+
+    inputs: States
+    predictions: list[Tensor]
+
+    @property
+    def states(self) -> States:
+        """v_0 … v_{L-1}."""
+        return [v.detach() for v in self.inputs]
+
+
+def feed_forward(net: StagedNet, x: Tensor) -> FeedForward:
+    """Return the feed-forward pass."""
+    inputs, predictions = [x], []
+    with torch.enable_grad():
+        for stage in net.stages.values():
+            predictions.append(stage(inputs[-1]))
+            inputs.append(predictions[-1].detach().requires_grad_())
+    return FeedForward(inputs[:-1], predictions)
 
 
 def energy(net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: Objective, nudge: float) -> Tensor:
@@ -99,7 +120,7 @@ def local_update(
     target: Tensor,
     objective: Objective,
     nudge: float,
-    output: Tensor,
+    first: FeedForward,
 ) -> Learned:
     """Return every stage's weight gradient from its own two states, and the prediction errors as signals.
 
@@ -109,19 +130,23 @@ def local_update(
         target: Class indices or images.
         objective: The task's loss.
         nudge: β.
-        output: The feed-forward output, which is what the network predicts.
+        first: The feed-forward pass. Its output is what the network predicts; its first stage, whose input
+            never moves, is not predicted again.
     """
     params = dict(net.named_parameters())
+    stages = list(net.stages.values())
     with torch.enable_grad():
-        predictions = [s(v.detach()) for s, v in zip(net.stages.values(), states, strict=True)]
+        predictions = [first.predictions[0]]
+        predictions += [s(v.detach()) for s, v in zip(stages[1:], states[1:], strict=True)]
         errors = [p.detach() - v for p, v in zip(predictions[:-1], states[1:], strict=True)]
         errors.append(output_error(net, predictions[-1], target, objective, nudge))
-        grads = torch.autograd.grad(predictions, list(params.values()), errors)
-    scale = 1.0 / (len(output) * nudge)
+        scale = 1.0 / (len(states[0]) * nudge)
+        grads = torch.autograd.grad(predictions, list(params.values()), [e * scale for e in errors])
     signals = {n: e / nudge for n, e in zip(net.stages, errors, strict=True)}
+    output = first.predictions[-1].detach().unflatten(1, net.out_shape)
     signals[net.readout] = signals[net.readout].view_as(output)
     loss = objective.losses(output, target).mean()
-    return Learned({n: g * scale for n, g in zip(params, grads, strict=True)}, loss, output, signals)
+    return Learned(dict(zip(params, grads, strict=True)), loss, output, signals)
 
 
 def prediction_errors(

@@ -87,7 +87,7 @@ class CrossEntropy(Objective):
 
     def error(self, output: Tensor, target: Tensor) -> Tensor:
         """Return ``softmax(output) − onehot(target)``."""
-        return output.softmax(1) - F.one_hot(target, output.shape[1])
+        return output.softmax(1).scatter_add_(1, target[:, None], output.new_tensor(-1.0).expand(len(target), 1))
 
 
 class MeanSquaredError(Objective):

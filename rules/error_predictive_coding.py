@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import EnergyRule, States, local_update
+from rules._energy import EnergyRule, States, feed_forward, local_update
 from rules.base import Learned, Objective, Tags, loguniform
 
 
@@ -38,10 +38,8 @@ class ErrorPredictiveCoding(EnergyRule):
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the errors, then return the local gradients of the energy."""
-        with torch.no_grad():
-            trace = net.trace(x)
-        output = trace[net.readout]
-        errors = [torch.zeros_like(trace[name]) for name in net.hidden]
+        first = feed_forward(net, x)
+        errors = [torch.zeros_like(p) for p in first.predictions[:-1]]
         for _ in range(self.steps):
             with torch.enable_grad():
                 moving = [e.requires_grad_() for e in errors]
@@ -53,7 +51,7 @@ class ErrorPredictiveCoding(EnergyRule):
             errors = [e.detach() - self.step_size * s for e, s in zip(errors, slopes, strict=True)]
         with torch.no_grad():
             states = self._states(net, x, errors)
-        return local_update(net, states, target, objective, self.nudge, output)
+        return local_update(net, states, target, objective, self.nudge, first)
 
     def _states(self, net: StagedNet, x: Tensor, errors: list[Tensor]) -> States:
         """Return v_0 … v_{L-1}."""

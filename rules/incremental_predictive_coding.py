@@ -56,12 +56,11 @@ class IncrementalPredictiveCoding(EnergyRule):
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the net change of T weight steps as a gradient."""
-        start = feed_forward(net, x)
-        with torch.no_grad():
-            output = net.stages[net.readout](start[-1]).unflatten(1, net.out_shape)
+        first = feed_forward(net, x)
+        output = first.predictions[-1].detach().unflatten(1, net.out_shape)
         weights = {s: {n: p.detach() for n, p in stage.named_parameters()} for s, stage in net.stages.items()}
         total = {f"stages.{s}.{n}": torch.zeros_like(w) for s, own in weights.items() for n, w in own.items()}
-        states = [x, *(v.clone() for v in start[1:])]
+        states = [x, *(v.clone() for v in first.states[1:])]
         top, scale = len(net.stages), 1.0 / (len(x) * self.nudge)
         for t in range(self.steps):
             from_above = None  # J_{l+1}ᵀ e_{l+1}
@@ -90,7 +89,7 @@ class IncrementalPredictiveCoding(EnergyRule):
                 states[top - t - 1].sub_(from_above, alpha=self.step_size)
         grads = {n: g / self.steps for n, g in total.items()}
         held = PredictiveCoding(steps=self.steps, step_size=self.step_size, nudge=self.nudge)
-        for relaxed in held.relax(net, start, target, objective):
+        for relaxed in held.relax(net, first, target, objective):
             final = relaxed
         signals = prediction_errors(net, final, target, objective, self.nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import EnergyRule, States, energy, feed_forward, local_update, output_error
+from rules._energy import EnergyRule, FeedForward, States, energy, feed_forward, local_update, output_error
 from rules.base import Learned, Objective, Tags, loguniform
 
 
@@ -50,12 +50,10 @@ class PredictiveCoding(EnergyRule):
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
-        start = feed_forward(net, x)
-        with torch.no_grad():
-            output = net.stages[net.readout](start[-1]).unflatten(1, net.out_shape)
-        for states in self.relax(net, start, target, objective):
+        first = feed_forward(net, x)
+        for states in self.relax(net, first, target, objective):
             final = states
-        return local_update(net, final, target, objective, self.nudge, output)
+        return local_update(net, final, target, objective, self.nudge, first)
 
     def trajectory(
         self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
@@ -66,7 +64,7 @@ class PredictiveCoding(EnergyRule):
                 now = energy(net, states, target, objective, self.nudge)
             yield now, {n: v.clone() for n, v in zip(net.hidden, states[1:], strict=True)}
 
-    def relax(self, net: StagedNet, start: States, target: Tensor, objective: Objective) -> Iterator[States]:
+    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
         """Yield the states before inference and after each step: the same tensors, which move in place.
 
         From a feed-forward start the errors below the top are exactly zero and reach one stage further down per
@@ -74,15 +72,19 @@ class PredictiveCoding(EnergyRule):
         """
         stages = list(net.stages.values())
         top = len(stages)
+        start = first.states
         states = [start[0], *(v.clone() for v in start[1:])]
         yield states
         for t in range(self.steps):
             lowest = max(1, top - t - 1)  # the lowest state that moves
             from_above = None  # J_{l+1}ᵀ e_{l+1}
             for level in range(top, lowest, -1):  # stage `level` predicts v_level from v_{level-1}
-                below = states[level - 1].detach().requires_grad_()
-                with torch.enable_grad():
-                    prediction = stages[level - 1](below)
+                if t == top - level:  # the first time, v_{level-1} has not moved yet
+                    below, prediction = first.inputs[level - 1], first.predictions[level - 1]
+                else:
+                    below = states[level - 1].detach().requires_grad_()
+                    with torch.enable_grad():
+                        prediction = stages[level - 1](below)
                 if level == top:
                     error = output_error(net, prediction, target, objective, self.nudge)
                 else:

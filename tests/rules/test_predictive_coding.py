@@ -51,7 +51,7 @@ def test_inference_is_plain_gradient_descent_on_the_energy(build, steps):
     x, target = batch(net)
     rule = PredictiveCoding(steps=steps, step_size=0.15, nudge=0.7)
     *_, states = rule.relax(net, feed_forward(net, x), target, CE)
-    naive = feed_forward(net, x)
+    naive = feed_forward(net, x).states
     for _ in range(steps):
         hidden = [v.detach().requires_grad_() for v in naive[1:]]
         slopes = torch.autograd.grad(energy(net, [x, *hidden], target, CE, 0.7).sum(), hidden)
@@ -166,7 +166,7 @@ def test_the_zil_schedule_is_backprop(build):
     trajectory = [[v.clone() for v in states] for states in relaxing]
     top = len(net.stages)
     for step, stage in enumerate(reversed(net.hidden), 1):
-        arrived = start[top - step] - trajectory[step][top - step]
+        arrived = start.states[top - step] - trajectory[step][top - step]
         assert relative(arrived, reference.signals[stage]) < 1e-10, stage
 
 
@@ -202,7 +202,7 @@ def test_fixed_prediction_is_its_iteration(steps, step_size):
     net = cnn.build((1, 8, 8), (10,), width=3, hidden=12)
     x, target = batch(net)
     stages = list(net.stages.values())
-    inputs = [v.requires_grad_() for v in feed_forward(net, x)]
+    inputs = [v.requires_grad_() for v in feed_forward(net, x).states]
     predictions = [s(v) for s, v in zip(stages, inputs, strict=True)]
     errors = [torch.zeros_like(p) for p in predictions[:-1]] + [CE.error(predictions[-1].detach(), target)]
     for _ in range(steps):
@@ -255,7 +255,7 @@ def test_incremental_moves_states_and_weights_from_the_same_errors(build):
     net = build()
     x, target = batch(net)
     ours = IncrementalPredictiveCoding(steps=6, step_size=0.2, weight_step=0.1).learn(net, x, target, CE)
-    moving, states, energies = copy.deepcopy(net), feed_forward(net, x), []
+    moving, states, energies = copy.deepcopy(net), feed_forward(net, x).states, []
     for _ in range(6):
         hidden = [v.detach().requires_grad_() for v in states[1:]]
         total = energy(moving, [x, *hidden], target, CE, 1.0).sum()
