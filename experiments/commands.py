@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
         config = tuned_config(values | overrides, overrides, read_tuned(TUNED), "run")
         if not config.trials:
-            print(f"plasticbench: no tuned values of {config.rule_name} × {config.model} apply", file=sys.stderr)
+            print(f"plasticbench: no tuned values of {config.rule_name} × {config.model} are in force", file=sys.stderr)
     return _run_all([config], execution_of(options), "", 1)
 
 
