@@ -15,6 +15,7 @@ class Accuracy(Benchmark):
     name = "accuracy"
     pillar = "task"
     headline = "accuracy"
+    selects = True
     reference = "Wilson 1927, J. Am. Stat. Assoc. 22:209"
 
     def measure(self, observer: Observer) -> list[Score]:

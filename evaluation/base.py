@@ -226,6 +226,7 @@ class Benchmark:
         pillar: The part of the examination it belongs to: task, learning, credit, illusion, brain, cost.
         headline: The metric that the leaderboard shows.
         reference: Where the method comes from.
+        selects: Whether it is measured on a validation share too, where hyper-parameters are chosen.
     """
 
     name: ClassVar[str]
@@ -233,6 +234,7 @@ class Benchmark:
     pillar: ClassVar[str]
     headline: ClassVar[str]
     reference: ClassVar[str] = ""
+    selects: ClassVar[bool] = False
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return the scores of an observer; ``n/a`` with a reason where it cannot be judged."""

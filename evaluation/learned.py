@@ -18,6 +18,7 @@ class Learned(Benchmark):
     name = "learned"
     pillar = "learning"
     headline = "hidden_change"
+    selects = True
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return ``weight_change`` per stage and ``hidden_change``, the smallest over hidden stages."""

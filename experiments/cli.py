@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--model", default="cnn", help="name of an architecture (default: cnn)")
     run.add_argument("--task", default="shapes", help="name of a task (default: shapes)")
     run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--tuned", action="store_true", help="start from the tuned learning rate and options of the rule")
     run.add_argument("overrides", nargs="*", metavar="key=value")
     _execution(run)
     run.set_defaults(command=do.run)
@@ -90,6 +91,19 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("--dry-run", action="store_true", help="show what would run")
     _execution(study)
     study.set_defaults(command=do.study)
+
+    tune = commands.add_parser(
+        "tune",
+        help="search the hyper-parameters of every rule of a study, on validation data",
+        description="Random search over every rule's search_space and learning rate, the same number of trials for "
+        "each, on a share of the training set. The same command resumes; more trials run only the new ones.",
+    )
+    tune.add_argument("file", type=Path, metavar="STUDY.yaml")
+    tune.add_argument("--trials", type=int, default=10, help="trials per rule, model and task (default: 10)")
+    tune.add_argument("-j", "--jobs", type=int, default=0, help="processes (default: one per core)")
+    tune.add_argument("--write", type=Path, metavar="FILE", help="file of tuned hyper-parameters that gets the winners")
+    _execution(tune)
+    tune.set_defaults(command=do.tune)
 
     evaluate = commands.add_parser("evaluate", help="measure what is missing in finished runs")
     evaluate.add_argument("runs_given", nargs="+", type=Path, metavar="RUN", help="run directory, or a folder of them")
@@ -107,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     board.set_defaults(command=do.leaderboard)
 
     listing = commands.add_parser("list", help="what there is")
-    listing.add_argument("kind", metavar="rules|models|tasks|benchmarks|observers")
+    listing.add_argument("kind", metavar="rules|models|tasks|benchmarks|observers|tuned")
     listing.set_defaults(command=do.listing)
 
     show = commands.add_parser("show", help="draw stimuli or training images to a PNG")

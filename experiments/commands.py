@@ -73,7 +73,14 @@ def parse_overrides(overrides: Sequence[str], parts: Sequence[str] = ("rule", "m
 def run(options: argparse.Namespace) -> int:
     """Train and evaluate one run."""
     values: dict[str, Any] = {"rule": options.rule, "model": options.model, "task": options.task, "seed": options.seed}
-    config = run_config(values | parse_overrides(options.overrides), "run")
+    overrides = parse_overrides(options.overrides)
+    config = run_config(values | overrides, "run")
+    if options.tuned:
+        from experiments.tuned import TUNED, read_tuned, tuned_config
+
+        config = tuned_config(values | overrides, overrides, read_tuned(TUNED), "run")
+        if not config.trials:
+            print(f"plasticbench: no tuned values of {config.rule_name} × {config.model} are in force", file=sys.stderr)
     return _run_all([config], execution_of(options), "", 1)
 
 
@@ -87,9 +94,7 @@ def study(options: argparse.Namespace) -> int:
         for config in plan.configs:
             print(execution.runs / config.directory)
         return 0
-    if options.jobs < 0:
-        raise UserError(f"--jobs must be at least 1, got {options.jobs}")
-    code = _run_all(plan.configs, execution, plan.name, options.jobs or _cores())
+    code = _run_all(plan.configs, execution, plan.name, _jobs(options))
     from experiments.leaderboard import read_rows
     from experiments.render import print_table, table, write_all
 
@@ -107,6 +112,45 @@ def study(options: argparse.Namespace) -> int:
 
         log_table(f"leaderboard-{plan.name}", *table(rows), execution)
     return code
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Search hyper-parameters, the same number of trials for every rule, and show what came out."""
+    from experiments.study import read_study
+    from experiments.tune import check_write, chosen, entries_of, outcome, print_report, searches
+    from experiments.tuned import write_tuned
+
+    if options.trials < 1:
+        raise UserError(f"--trials must be at least 1, got {options.trials}")
+    plan, execution, jobs = read_study(options.file), execution_of(options), _jobs(options)
+    found = searches(plan)
+    if options.write:
+        check_write(found, options.write)
+    # Trial by trial: wherever it is stopped, all rules have had about the same budget.
+    configs = {c.key: c for number in range(options.trials) for s in found for c in s.trial(number)}
+    code = _run_all(list(configs.values()), execution, plan.name, jobs)
+    if code == 143:
+        return code
+    winners, empty = [], 0
+    for search in found:
+        outcomes = [outcome(search, number, execution.runs) for number in range(options.trials)]
+        print_report(search, outcomes)
+        best = chosen(outcomes)
+        if best:
+            winners.append((search, best))
+        empty += not best and any(o.state != "unsupported" for o in outcomes)
+    if options.write:
+        entries = entries_of(winners, options.trials, options.file, options.write)
+        write_tuned(options.write, entries)
+        print(f"{options.write}: {sum(map(len, entries.values()))} of {len(found)} searches written")
+    return 2 if code == 2 else 1 if empty else 0
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    """Return the number of processes."""
+    if options.jobs < 0:
+        raise UserError(f"--jobs must be at least 1, got {options.jobs}")
+    return options.jobs or _cores()
 
 
 def _cores() -> int:
@@ -208,8 +252,13 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 def listing(options: argparse.Namespace) -> int:
     """Show what there is of one kind."""
+    if options.kind == "tuned":
+        from experiments.tuned import listing
+
+        print("\n".join(listing()))
+        return 0
     if options.kind not in CATALOGUES:
-        raise unknown("kind", options.kind, CATALOGUES)
+        raise unknown("kind", options.kind, [*CATALOGUES, "tuned"])
     entries = CATALOGUES[options.kind].entries()
     width = max(map(len, entries), default=0)
     for entry in entries.values():

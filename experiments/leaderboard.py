@@ -76,7 +76,7 @@ class Row:
     Attributes:
         rule: The rule with its options, and with training fields that differ from the setting's usual ones.
         model: The model with its options.
-        task: The task with its options.
+        task: The task with its options, and the share of the training set where that is held out, not the test set.
         kind: ``rule``, ``control`` or ``null``.
         seeds: Seeds that were started.
         states: How many of them ended how.
@@ -85,6 +85,7 @@ class Row:
         difference: Accuracy minus backprop's, paired by seed.
         p_value: Exact sign-flip p of the difference, Holm-corrected over the setting's rules.
         above_readout: Accuracy minus that of the readout on frozen random features, paired by seed.
+        trials: Trials of the random search that chose its hyper-parameters; 0 where nobody searched.
         contrasts: Kanizsa contrast against every control condition.
         probabilities: Probability of the polygon in every Kanizsa condition.
         cosines: Cosine to backprop of every stage at the final weights.
@@ -104,6 +105,7 @@ class Row:
     difference: Estimate = Estimate()
     p_value: float | None = None
     above_readout: Estimate = Estimate()
+    trials: int = 0
 
     @property
     def learned(self) -> str:
@@ -173,7 +175,7 @@ def label(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _task(run: Finished) -> str:
-    return canonical_json([run.config.task, run.config.task_params])
+    return canonical_json([run.config.task, run.config.task_params, run.config.validation])
 
 
 def _setting(run: Finished) -> str:
@@ -203,14 +205,15 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     usual: dict[str, Any] = {}
     for name in TRAINING_FIELDS:
         counts = Counter(getattr(m.config, name) for m in members if m.kind != "null")
-        usual[name] = counts.most_common(1)[0][0] if counts else None
+        value, count = counts.most_common(1)[0] if counts else (None, 0)
+        usual[name] = value if 2 * count > counts.total() else None  # where no value is usual, every row says its own
     first = members[0].config if members else None
     model = label(first.model, short(MODELS, first.model, first.model_params)) if first else "none"
     groups = list(_grouped([*members, *nulls], _but_seed).values())
     rows = [_row(group, model, usual) for group in groups]
-    same = Counter(r.rule for r in rows)
+    same = Counter((r.rule, r.trials) for r in rows)
     for i, (group, row) in enumerate(zip(groups, rows, strict=True)):
-        if same[row.rule] > 1:  # two states of one rule file, or two versions of one rule
+        if same[row.rule, row.trials] > 1:  # two states of one rule file, or two versions of one rule
             mark = group[0].config.rule_source or f"v{group[0].config.rule_version}"
             rows[i] = dataclasses.replace(row, rule=f"{row.rule} #{mark[:6]}")
     compared = []
@@ -229,15 +232,23 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
 
 
 def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]], rows: Sequence[Row]) -> Row | None:
-    """Return the row of a rule to compare with: the one trained the same way, else the only one there is."""
+    """Return the row of a rule to compare with: as much searched, trained the same way, or the only one there is.
+
+    Tuned rules have learning rates of their own: the partner of one is what the same number of trials made of it.
+    """
     found = [(g[0].config, r) for g, r in zip(groups, rows, strict=True) if g[0].config.rule == name]
-    same = [r for c, r in found if _training(c) == _training(config)]
-    return same[0] if same else found[0][1] if len(found) == 1 else None
+    equal = [(c, r) for c, r in found if c.trials == config.trials]
+    for among in (equal, found):
+        same = [r for c, r in among if _training(c) == _training(config)]
+        if same or len(among) == 1:
+            return same[0] if same else among[0][1]
+    return None
 
 
 def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row:
     first = group[0].config
     other = {k: v for k, v in _training(first).items() if v != usual[k]} if not first.is_null else {}
+    share = f", validation {first.validation:g}" if first.validation else ""
     failures = [f"s{r.config.seed} {r.state}: {r.reason or 'not finished'}" for r in group if r.state != "done"]
 
     def over_seeds(bench: str, metric: str, target: str | None = None, stage: str | None = None) -> Estimate:
@@ -263,7 +274,8 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
     return Row(
         rule=label(first.rule_name, short(RULES, first.rule, first.rule_params) | other),
         model=model,
-        task=label(first.task, short(TASKS, first.task, first.task_params)),
+        task=label(first.task, short(TASKS, first.task, first.task_params)) + share,
+        trials=first.trials,
         kind=group[0].kind,
         seeds=sorted(r.config.seed for r in group),
         states=dict(Counter(r.state for r in group)),

@@ -17,7 +17,7 @@ SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 WIDTH = 150  # columns of a table that is not printed to a terminal
 SORTS = ("accuracy", "kanizsa", "hidden_cosine", "flops_ratio", "rule")
 HEADER = (
-    "rule", "seeds", "accuracy", "Δ backprop", "learned?", "Kanizsa index", "cos to BP", "FLOPs", "time",
+    "rule", "seeds", "accuracy", "Δ backprop", "learned?", "Kanizsa index", "cos to BP", "FLOPs", "time", "trials",
 )  # fmt: skip
 FOOTNOTES = (
     "Interquartile mean over seeds [bootstrap 95 % interval]; Δ is paired by seed, p exact sign-flip, Holm-corrected.",
@@ -25,6 +25,7 @@ FOOTNOTES = (
     "n/a = cannot be judged.",
     "cos to BP: mean over hidden stages of the cosine between the rule's update and backprop's; "
     "FLOPs and time of one step are relative to backprop's.",
+    "trials: of the random search on validation data that chose the rule's hyper-parameters; – = nobody searched.",
 )
 
 
@@ -52,8 +53,9 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     e = row.estimates
     done = row.states.get("done", 0)
     seeds = str(done) if done == len(row.seeds) else f"{done}/{len(row.seeds)}"
+    trials = str(row.trials or "–")
     if e["accuracy"].value is None and not done and row.reasons:
-        return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6)
+        return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6, trials)
     kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
     change = _interval(row.difference, "{:+.1%}", notes) if row.difference.value is not None else ""
     if row.p_value is not None:
@@ -66,7 +68,7 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     return (
         row.rule + kind, seeds, _interval(e["accuracy"], "{:.1%}", notes), change, learned,
         _interval(e["kanizsa"], "{:+.3f}", notes), cosine, _point(e["flops_ratio"], "{:.2f}×"),
-        _point(e["time_ratio"], "{:.2f}×"),
+        _point(e["time_ratio"], "{:.2f}×"), trials,
     )  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def write_all(rows: Sequence[Row], folder: Path) -> list[Path]:
 def _flat(row: Row) -> dict[str, Any]:
     record: dict[str, Any] = {
         "rule": row.rule, "kind": row.kind, "model": row.model, "task": row.task, "seeds": len(row.seeds),
-        "done": row.states.get("done", 0), "learned": row.learned, "p_value": row.p_value,
+        "done": row.states.get("done", 0), "learned": row.learned, "p_value": row.p_value, "trials": row.trials,
         "reasons": "; ".join(row.reasons),
     }  # fmt: skip
     estimates = {

@@ -91,10 +91,12 @@ def missing(directory: RunDirectory, only: Sequence[str] = ()) -> list[Benchmark
 
     Args:
         directory: The run.
-        only: Names to restrict to; all by default.
+        only: Names to restrict to. By default all; on a validation share those by which hyper-parameters are chosen.
     """
     have = directory.measured()
     wanted = [benchmark(name) for name in only or BENCHMARKS.entries()]
+    if not only and directory.config().validation:
+        wanted = [b for b in wanted if b.selects]
     return [b for b in wanted if (b.name, b.version) not in have]
 
 
@@ -173,8 +175,9 @@ def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Ex
     try:
         trained = None
         if not config.is_null:
-            curve = CreditCurve(load_task(config, execution))
-            trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=[curve])
+            # A trial of a search is compared by accuracy alone.
+            curves = [] if config.validation else [CreditCurve(load_task(config, execution))]
+            trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=curves)
         _measure(config, trained, directory, execution, missing(directory), study, wandb)
     finally:
         if wandb:

@@ -7,9 +7,12 @@
     tasks: [{name: shapes, epochs: 4}, digits]
     observers: [pixels]                        # null observers
     training: {lr: 0.001}                      # any field of a run, for all; entries may override it
+    tuned: true                                # start from the tuned learning rates and options of every rule
 
 What stands beside ``name`` in an entry is a training field (``epochs``, ``lr``, …) or an option of the entry. The
-controls ``untrained`` and ``readout_only`` are in every study, named or not.
+controls ``untrained`` and ``readout_only`` are in every study, named or not. ``tuned`` (``false`` by default; a file in
+place of ``experiments/tuned.yaml``) puts what a search chose for a rule on a model beneath what the rule's own
+entry says, and above the learning rate that ``training``, the task or the model gives to all rules.
 """
 
 import re
@@ -21,11 +24,12 @@ from typing import Any
 import yaml
 
 from experiments.catalogues import CATALOGUES, OBSERVERS
+from experiments.tuned import TUNED, Entries, read_tuned, tuned_config
 from training.config import NULL, TRAINING_FIELDS, RunConfig, run_config
 from training.errors import UserError, unknown
 
 CONTROLS = ("untrained", "readout_only")  # in every study, asked for or not
-KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "training", "description")
+KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "training", "tuned", "description")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
     name = content.get("name", default_name)
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"{where}: name must be letters, digits, - and _ only, got {name!r}")
+    tuned = _tuned(content.get("tuned", False), folder, where)
     seeds = _seeds(content.get("seeds", 5), where)
     common = content.get("training") or {}
     if not isinstance(common, Mapping):
@@ -92,8 +97,9 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
     configs: dict[str, RunConfig] = {}
     for task in tasks:
         for seed in seeds:
-            cells = [_cell(common, task, seed, rule, model, folder, where) for model in models for rule in rules]
-            cells += [_null(observer, task, seed, where) for observer in observers]
+            cells = [_cell(common, task, seed, rule, model, tuned, folder, where) for model in models for rule in rules]
+            if not task.get("validation", common.get("validation")):  # a search does not ask null observers
+                cells += [_null(observer, task, seed, where) for observer in observers]
             configs.update({c.key: c for c in cells})
     return Study(name, tuple(configs.values()))
 
@@ -104,6 +110,7 @@ def _cell(
     seed: int,
     rule: Mapping[str, Any],
     model: Mapping[str, Any],
+    tuned: Entries,
     folder: Path,
     where: str,
 ) -> RunConfig:
@@ -115,7 +122,18 @@ def _cell(
         values |= {kind: entry["name"], f"{kind}_params": options}
     if values["rule"].endswith(".py") and not Path(values["rule"]).exists():
         values["rule"] = str(folder / values["rule"])
-    return run_config(values | {"seed": seed}, where)
+    return tuned_config(values | {"seed": seed}, rule, tuned, where)
+
+
+def _tuned(given: Any, folder: Path, where: str) -> Entries:
+    """Return the tuned values that a study starts from."""
+    if isinstance(given, Mapping):
+        raise UserError(f"{where}: holds tuned hyper-parameters, not a study; a study uses them with `tuned: true`")
+    if isinstance(given, str):
+        return read_tuned(Path(given) if Path(given).exists() else folder / given)
+    if not isinstance(given, bool):
+        raise UserError(f"{where}: tuned must be true, false or a file of tuned hyper-parameters, got {given!r}")
+    return read_tuned(TUNED) if given else {}
 
 
 def _null(observer: str, task: Mapping[str, Any], seed: int, where: str) -> RunConfig:

@@ -5,6 +5,7 @@ is the name. Files outside the repository come in by path or by entry point.
 """
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -87,23 +88,7 @@ class Catalogue:
 
     def entries(self) -> dict[str, Entry]:
         """Return name → entry, sorted by name; imports nothing."""
-        folder = ROOT.joinpath(*self.package.split("."))
-        found = {}
-        for path in sorted(folder.rglob("*.py")):
-            if path.stem.startswith("_") or path.stem == "base":
-                continue
-            try:
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-            except SyntaxError as error:
-                found[path.stem] = Entry(
-                    path.stem, f"(broken: line {error.lineno}: {error.msg})", self._module(path), ""
-                )
-                continue
-            attribute = self.marker(tree)
-            if attribute:
-                module = self._module(path)
-                summary = (ast.get_docstring(tree) or "").split("\n")[0]
-                found[path.stem] = Entry(path.stem, summary, module, attribute)
+        found = self._files()
         if self.group:
             for point in importlib.metadata.entry_points(group=self.group):
                 if point.name not in found:
@@ -111,11 +96,22 @@ class Catalogue:
                     found[point.name] = Entry(point.name, f"(from {source})", point.module, point.attr)
         return dict(sorted(found.items()))
 
+    def _files(self) -> dict[str, Entry]:
+        """Return the entries of the repository."""
+        found = {}
+        for path in sorted(ROOT.joinpath(*self.package.split(".")).rglob("*.py")):
+            if not path.stem.startswith("_") and path.stem != "base":
+                stat = path.stat()
+                entry = _entry_in(path, self.marker, stat.st_mtime_ns, stat.st_size)
+                if entry:
+                    found[path.stem] = entry
+        return found
+
     def defaults(self, name: str) -> dict[str, Any]:
         """Return the options of an entry that have a literal default, read from its file without importing it."""
         if name.endswith(".py"):
             path = Path(name)
-        elif name in (entries := self.entries()):
+        elif name in (entries := self._files()):
             path = ROOT.joinpath(*entries[name].module.split(".")).with_suffix(".py")
         else:
             return {}
@@ -132,10 +128,6 @@ class Catalogue:
         pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
         return {a.arg: ast.literal_eval(d) for a, d in pairs if isinstance(d, ast.Constant)}
 
-    @staticmethod
-    def _module(path: Path) -> str:
-        return ".".join(path.relative_to(ROOT).with_suffix("").parts)
-
     def load(self, name: str) -> Any:
         """Return the class or function called ``name``, or the one in the file ``name`` (``*.py``).
 
@@ -144,7 +136,9 @@ class Catalogue:
         """
         if name.endswith(".py"):
             return self._load_path(Path(name))
-        entries = self.entries()
+        entries = self._files()
+        if name not in entries:
+            entries = self.entries()  # other distributions are slow to ask
         if name not in entries:
             raise unknown(self.kind, name, entries)
         entry = entries[name]
@@ -178,6 +172,20 @@ class Catalogue:
                 del sys.modules[module_name]
                 raise UserError(f"{self.kind} file {path} does not import: {describe(error)}") from error
         return getattr(sys.modules[module_name], attribute)
+
+
+@functools.cache
+def _entry_in(path: Path, marker: Marker, modified: int, size: int) -> Entry | None:
+    """Return the entry that a file holds; it is parsed once per state of the file."""
+    del modified, size
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        return Entry(path.stem, f"(broken: line {error.lineno}: {error.msg})", module, "")
+    attribute = marker(tree)
+    summary = (ast.get_docstring(tree) or "").split("\n")[0]
+    return Entry(path.stem, summary, module, attribute) if attribute else None
 
 
 def describe(error: BaseException) -> str:

@@ -25,6 +25,8 @@ SCHEMA_VERSION = 1
 Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
+# Fields that came after the first release. At their defaults they are not in the key: earlier runs stay what they were.
+ADDED_FIELDS = ("validation", "trials")
 NULL = "null:"  # prefix of the observers that are examined without being trained
 
 
@@ -52,6 +54,8 @@ class RunConfig:
         clip: Largest norm of the whole gradient; 0 for none.
         accumulate: Batches per optimiser step.
         precision: Lightning's name of the arithmetic.
+        validation: Share of the training set that is held out in place of the test set, which is then not touched.
+        trials: Trials of the random search that chose the hyper-parameters; 0 where nobody searched.
     """
 
     rule: str
@@ -73,11 +77,16 @@ class RunConfig:
     clip: float = 0.0
     accumulate: int = 1
     precision: Precision = "32-true"
+    validation: float = 0.0
+    trials: int = 0
 
     @property
     def key(self) -> str:
         """First 12 hexadecimal digits of the sha256 of the canonical JSON; a rule file counts by name and content."""
         fields = dataclasses.asdict(self)
+        for name in ADDED_FIELDS:
+            if fields[name] == getattr(type(self), name):
+                del fields[name]
         if self.rule_source:
             fields["rule"] = self.rule_name
         return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:12]
@@ -104,7 +113,7 @@ class RunConfig:
 
 TRAINING_FIELDS = (
     "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "clip", "accumulate",
-    "precision",
+    "precision", "validation",
 )  # fmt: skip
 
 
@@ -217,13 +226,15 @@ def run_config(values: Mapping[str, Any], where: str = "run") -> RunConfig:
         if not values.get(name):
             raise UserError(f"{where}: {name} is missing")
     checked = {n: coerce(v, hints[n], f"{where}: {n}") for n, v in values.items()}
-    for name, low in {"seed": 0, "epochs": 0, "batch_size": 1, "accumulate": 1, "weight_decay": 0, "clip": 0}.items():
+    lowest = {"seed": 0, "epochs": 0, "batch_size": 1, "accumulate": 1, "weight_decay": 0, "clip": 0, "trials": 0}
+    for name, low in lowest.items():
         if name in checked and checked[name] < low:
             raise UserError(f"{where}: {name} must be at least {low}, got {checked[name]}")
     if checked.get("lr", 1.0) <= 0:
         raise UserError(f"{where}: lr must be positive, got {checked['lr']}")
-    if not 0 <= checked.get("momentum", 0.0) < 1:
-        raise UserError(f"{where}: momentum must be at least 0 and below 1, got {checked['momentum']}")
+    for name in ("momentum", "validation"):
+        if not 0 <= checked.get(name, 0.0) < 1:
+            raise UserError(f"{where}: {name} must be at least 0 and below 1, got {checked[name]}")
     if checked.get("batch_size", RunConfig.batch_size) % checked.get("accumulate", 1):
         raise UserError(f"{where}: batch_size must be a multiple of accumulate")
     for name in ("model", "task"):

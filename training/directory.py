@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.config import SCHEMA_VERSION, RunConfig
+from training.config import ADDED_FIELDS, SCHEMA_VERSION, RunConfig
 from training.errors import UserError
 
 _UMASK = os.umask(0)
@@ -82,7 +82,7 @@ class RunDirectory:
             )
         key = record.pop("key", None)
         known = {f.name for f in dataclasses.fields(RunConfig)}
-        if set(record) != known:
+        if not known - set(ADDED_FIELDS) <= set(record) <= known:
             raise UserError(f"{self.path}/config.json: fields {sorted(set(record) ^ known)} do not match")
         config = RunConfig(**record)
         if config.key != key:

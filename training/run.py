@@ -55,15 +55,15 @@ class Trained:
 
 def load_task(config: RunConfig, execution: Execution) -> Task:
     """Return the run's task; the last one is kept, since the runs of a study share it."""
-    return _task(
-        config.task, canonical_json(config.task_params), Source(execution.data, execution.download, config.seed)
-    )
+    source = Source(execution.data, execution.download, config.seed)
+    return _task(config.task, canonical_json(config.task_params), source, config.validation)
 
 
 @functools.lru_cache(maxsize=2)
-def _task(name: str, options: str, source: Source) -> Task:
+def _task(name: str, options: str, source: Source, validation: float) -> Task:
     try:
-        return TASKS.load(name)(source, **json.loads(options))
+        task: Task = TASKS.load(name)(source, **json.loads(options))
+        return task.for_validation(validation, source.seed) if validation else task
     except (TypeError, ValueError) as error:
         raise UserError(f"task {name}: {error}") from error
 

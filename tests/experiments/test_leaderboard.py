@@ -209,3 +209,45 @@ def test_one_rule_file_in_two_places_is_one_row(tmp_path):
         write(tmp_path, f"{place}/mine.py", seed, [("accuracy", "accuracy", 0.5)], rule_source="aaaaaaaaaaaa")
     (row,) = read_rows(tmp_path)
     assert row.rule == "mine" and row.seeds == [0, 1]
+
+
+def test_validation_runs_are_a_setting_of_their_own(board):
+    before = {r.rule: r for r in read_rows(board)}
+    for rule, accuracy in (("backprop", 0.3), ("feedback_alignment", 0.2)):
+        for seed in range(3):
+            write(board, rule, seed, [("accuracy", "accuracy", accuracy)], validation=0.2)
+    rows = read_rows(board)
+    assert {r.rule: r for r in rows if r.task == "shapes"} == before
+    searched = {r.rule: r for r in rows if r.task == "shapes, validation 0.2"}
+    assert set(searched) == {"backprop", "feedback_alignment"}
+    assert searched["feedback_alignment"].difference.per_seed == pytest.approx({0: -0.1, 1: -0.1, 2: -0.1})
+    assert ("shapes, validation 0.2", "cnn") in render.settings(rows)
+
+
+def test_trials_are_shown_and_tuned_rules_are_compared_with_tuned_ones(tmp_path):
+    """Each tuned rule has a learning rate of its own; its partner is what the same budget made of backprop."""
+    accuracies = {("backprop", 0): 0.7, ("backprop", 10): 0.9, ("readout_only", 0): 0.3, ("readout_only", 10): 0.5,
+                  ("feedback_alignment", 0): 0.6, ("feedback_alignment", 10): 0.8}  # fmt: skip
+    lr = {"backprop": 0.003, "readout_only": 0.01, "feedback_alignment": 0.005}
+    for (rule, trials), accuracy in accuracies.items():
+        tuned = {"trials": trials, "lr": lr[rule]} if trials else {}
+        write(tmp_path, rule, 0, [("accuracy", "accuracy", accuracy)], **tuned)
+    rows = {(r.rule.split("(")[0], r.trials): r for r in read_rows(tmp_path)}
+    assert len(rows) == 6
+    assert rows["feedback_alignment", 10].difference.value == pytest.approx(0.8 - 0.9)
+    assert rows["feedback_alignment", 10].above_readout.value == pytest.approx(0.8 - 0.5)
+    assert rows["feedback_alignment", 0].difference.value == pytest.approx(0.6 - 0.7)
+    assert rows["feedback_alignment", 0].above_readout.value == pytest.approx(0.6 - 0.3)
+    column = render.HEADER.index("trials")
+    shown = {key: render.cells(row, render.Notes())[column] for key, row in rows.items()}
+    assert shown["backprop", 10] == "10" and shown["backprop", 0] == "–"
+    flat = list(csv.DictReader(io.StringIO(render.to_csv(list(rows.values())))))
+    assert sorted(f["trials"] for f in flat) == ["0"] * 3 + ["10"] * 3
+    for row in rows.values():
+        assert len(render.cells(row, render.Notes())) == len(render.HEADER)
+
+
+def test_where_no_learning_rate_is_usual_every_row_says_its_own(tmp_path):
+    for rule, lr in (("backprop", 0.1), ("feedback_alignment", 0.2), ("readout_only", 0.3)):
+        write(tmp_path, rule, 0, [("accuracy", "accuracy", 0.5)], lr=lr)
+    assert set(by_rule(tmp_path)) == {"backprop(lr=0.1)", "feedback_alignment(lr=0.2)", "readout_only(lr=0.3)"}

@@ -40,7 +40,7 @@ def test_the_key_follows_every_scientific_field_and_nothing_else():
         "rule": "feedback_alignment", "model": "mlp", "task": "digits", "seed": 1, "rule_params": {"scale": 2.0},
         "model_params": {"width": 8}, "task_params": {"size": 48}, "rule_source": "abc", "rule_version": 2, "epochs": 6, "batch_size": 32,
         "optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "schedule": "constant", "clip": 1.0,
-        "accumulate": 2, "precision": "bf16-mixed",
+        "accumulate": 2, "precision": "bf16-mixed", "validation": 0.2, "trials": 10,
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(RunConfig)}
     keys = {dataclasses.replace(config, **{name: value}).key for name, value in changed.items()}
@@ -87,6 +87,9 @@ def test_options_given_as_text_or_integer_are_the_same_run():
         ({"task_params": [1]}, "task_params: expected dict"),
         ({"rule": ""}, "rule is missing"),
         ({"momentum": -1}, "momentum must be at least 0 and below 1"),
+        ({"validation": 1.0}, "validation must be at least 0 and below 1, got 1.0"),
+        ({"validation": -0.1}, "validation must be at least 0 and below 1"),
+        ({"trials": -1}, "trials must be at least 0"),
         ({"batch_size": 10, "accumulate": 4}, "batch_size must be a multiple of accumulate"),
         ({"model": "my_model.py"}, "only rules come by path"),
         ({"task": "image_folder"}, "task image_folder needs the option 'path'"),

@@ -6,6 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from training.catalogue import TASKS
@@ -67,6 +69,47 @@ class TestShapes:
     def test_options_out_of_range(self, bad):
         with pytest.raises(UserError, match="shapes needs"):
             shapes.build(NOWHERE, **bad)
+
+
+class TestValidation:
+    def task(self, num):
+        """A task whose images and targets carry their own number, and whose test set is poison."""
+        number = torch.arange(num)
+        train = Images(number.float()[:, None, None, None].expand(num, 1, 2, 2) / num, number)
+        return Task(("a",), train, Images(torch.full((5, 1, 2, 2), math.nan), torch.full((5,), -1)))
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.integers(2, 300), st.floats(0.01, 0.99), st.integers(0, 2**31))
+    def test_the_two_sides_are_disjoint_and_together_the_training_set(self, num, share, seed):
+        assume(0 < round(num * share) < num)
+        split = self.task(num).for_validation(share, seed)
+        assert len(split.test) == round(num * share)
+        assert sorted([*split.test.targets.tolist(), *split.train.targets.tolist()]) == list(range(num))
+        for side in (split.train, split.test):  # every image keeps its own target
+            assert torch.allclose(side.images[:, 0, 0, 0] * num, side.targets.float(), atol=1e-3)
+
+    def test_the_seed_alone_decides(self):
+        a, b, c = (self.task(100).for_validation(0.2, s).test.targets.tolist() for s in (1, 1, 2))
+        assert a == b != c
+
+    def test_every_image_is_held_out_as_often_as_the_share_says(self):
+        """Binomial over seeds: 400 draws with p = 0.2 have a standard deviation of 8; 5 of them for 50 images."""
+        counts = torch.zeros(50)
+        for seed in range(400):
+            counts[self.task(50).for_validation(0.2, seed).test.targets] += 1
+        assert ((counts - 80).abs() < 40).all() and counts.std() > 3
+
+    def test_standardisation_comes_from_what_is_left_to_train_on(self):
+        split = self.task(100).for_validation(0.3, 0)
+        rest = np.setdiff1d(np.arange(100), split.test.targets.numpy()) / 100
+        preprocess = split.preprocess()
+        assert preprocess.mean[0] == pytest.approx(rest.mean(), abs=1e-6)
+        assert preprocess.std[0] == pytest.approx(rest.std(), abs=1e-6)
+
+    @pytest.mark.parametrize("share", [0.001, 0.999])
+    def test_a_share_that_leaves_nothing_is_refused(self, share):
+        with pytest.raises(ValueError, match="leaves one side of the split empty"):
+            self.task(100).for_validation(share, 0)
 
 
 def test_digits_are_all_there_and_split_without_overlap():

@@ -4,7 +4,7 @@ Shapes: images are ``(N, C, H, W)``, uint8 in 0…255 or float32 in 0…1, grey 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +109,26 @@ class Task:
     def out_shape(self) -> tuple[int, ...]:
         """Shape of one output."""
         return (len(self.classes),) if self.classes else tuple(self.train.targets.shape[1:])
+
+    def for_validation(self, share: float, seed: int) -> "Task":
+        """Return the task with a random share of its training set held out in place of the test set, which is dropped.
+
+        Args:
+            share: Of the training set, between 0 and 1.
+            seed: The run's seed; one seed is one split, for every rule.
+
+        Raises:
+            ValueError: If the share leaves nothing to train on, or nothing to measure.
+        """
+        num, held_out = len(self.train), round(share * len(self.train))
+        if not 0 < held_out < num:
+            raise ValueError(f"validation={share:g} of {num} training images leaves one side of the split empty")
+        order = torch.randperm(num, generator=torch.Generator().manual_seed(stream(seed, "validation")))
+        test, train = (
+            Images(self.train.images[i], self.train.targets[i])
+            for i in (order[:held_out].sort().values, order[held_out:].sort().values)
+        )
+        return replace(self, train=train, test=test)
 
     def preprocess(self) -> Preprocess:
         """Return the standardisation that the training images define."""
