@@ -28,9 +28,9 @@ class ErrorPredictiveCoding(EnergyRule):
 
     tags = Tags(weight_transport=True, locality="errors relax by a global derivative; weights learn locally", phases=2)
     search_space = {
-        "steps": lambda rng: int(rng.integers(4, 33)),
+        "steps": lambda rng: int(rng.integers(6, 21)),
         "step_size": loguniform(0.02, 0.3),
-        "nudge": loguniform(0.3, 3.0),
+        "nudge": loguniform(0.05, 2.0),
     }
 
     def __init__(self, *, steps: int = 16, step_size: float = 0.1, nudge: float = 1.0) -> None:

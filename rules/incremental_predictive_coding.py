@@ -39,10 +39,10 @@ class IncrementalPredictiveCoding(EnergyRule):
         phases=1,
     )
     search_space = {
-        "steps": lambda rng: int(rng.integers(6, 17)),
-        "step_size": loguniform(0.05, 0.5),
+        "steps": lambda rng: int(rng.integers(6, 13)),
+        "step_size": loguniform(0.05, 0.4),
         "weight_step": loguniform(1e-4, 1e-2),
-        "nudge": loguniform(0.3, 3.0),
+        "nudge": loguniform(0.05, 2.0),
     }
     version = 2
 

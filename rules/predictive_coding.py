@@ -40,9 +40,9 @@ class PredictiveCoding(EnergyRule):
         phases=2,
     )
     search_space = {
-        "steps": lambda rng: int(rng.integers(4, 33)),
-        "step_size": loguniform(0.02, 0.5),
-        "nudge": loguniform(0.3, 3.0),
+        "steps": lambda rng: int(rng.integers(6, 21)),
+        "step_size": loguniform(0.03, 0.3),
+        "nudge": loguniform(0.05, 2.0),
     }
 
     def __init__(self, *, steps: int = 20, step_size: float = 0.1, nudge: float = 1.0) -> None:
