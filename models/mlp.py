@@ -1,4 +1,4 @@
-"""Multi-layer perceptron: fully connected hidden stages of equal width."""
+"""Multi-layer perceptron: fully connected hidden stages."""
 
 import math
 
@@ -13,6 +13,7 @@ def build(
     *,
     width: int = 256,
     depth: int = 2,
+    widths: tuple[int, ...] = (),
     activation: str = "tanh",
 ) -> StagedNet:
     """Return ``depth`` hidden stages ``hidden1, hidden2, …`` and a linear readout.
@@ -22,17 +23,18 @@ def build(
         out_shape: Shape of one output.
         width: Units per hidden stage.
         depth: Number of hidden stages.
+        widths: Units of each hidden stage, in place of ``width`` and ``depth``.
         activation: Name of the nonlinearity.
 
     Raises:
-        ValueError: If ``width`` or ``depth`` is below 1.
+        ValueError: If a width or ``depth`` is below 1.
     """
-    if width < 1 or depth < 1:
-        raise ValueError(f"mlp needs width >= 1 and depth >= 1, got width={width}, depth={depth}")
+    if min(width, depth, *widths) < 1:
+        raise ValueError(f"mlp needs widths and depth of at least 1, got {width=}, {depth=}, widths={list(widths)}")
     stages: dict[str, Stage] = {}
     fan_in = math.prod(in_shape)
-    for i in range(depth):
-        stages[f"hidden{i + 1}"] = Stage(nn.Linear(fan_in, width), nonlinearity=nonlinearity(activation))
-        fan_in = width
+    for i, units in enumerate(widths or [width] * depth):
+        stages[f"hidden{i + 1}"] = Stage(nn.Linear(fan_in, units), nonlinearity=nonlinearity(activation))
+        fan_in = units
     stages["readout"] = Stage(nn.Linear(fan_in, math.prod(out_shape)))
     return initialise(StagedNet(stages, in_shape, out_shape))

@@ -104,7 +104,38 @@ class MeanSquaredError(Objective):
         return 2.0 * (output - target) / output[0].numel()
 
 
-OBJECTIVES: dict[str, Objective] = {o.name: o for o in (CrossEntropy(), MeanSquaredError())}
+class SigmoidCrossEntropy(Objective):
+    """Cross-entropy of one sigmoid unit per class, summed over classes; ``target`` holds class indices ``(B,)``."""
+
+    name = "sigmoid_cross_entropy"
+
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return ``Σ_k −y_k log σ(o_k) − (1 − y_k) log(1 − σ(o_k))`` of each image."""
+        wanted = F.one_hot(target, output.shape[1]).to(output.dtype)
+        return F.binary_cross_entropy_with_logits(output, wanted, reduction="none").sum(1)
+
+    def error(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return ``σ(output) − onehot(target)``."""
+        return output.sigmoid() - F.one_hot(target, output.shape[1])
+
+
+class SquaredError(Objective):
+    """Half the squared distance to the one-hot target, summed over classes; ``target`` holds class indices ``(B,)``."""
+
+    name = "squared_error"
+
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return ``½ ‖output − onehot(target)‖²`` of each image."""
+        return 0.5 * (output - F.one_hot(target, output.shape[1])).square().sum(1)
+
+    def error(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return ``output − onehot(target)``."""
+        return output - F.one_hot(target, output.shape[1])
+
+
+OBJECTIVES: dict[str, Objective] = {
+    o.name: o for o in (CrossEntropy(), MeanSquaredError(), SigmoidCrossEntropy(), SquaredError())
+}
 
 
 def loguniform(low: float, high: float) -> Callable[[Any], float]:

@@ -24,9 +24,10 @@ SCHEMA_VERSION = 1
 # Schedules of the learning rate over all steps of a run.
 Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+Loss = Literal["task", "cross_entropy", "sigmoid_cross_entropy", "squared_error", "mean_squared_error"]
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
 # Fields that came after the first release. At their defaults they are not in the key: earlier runs stay what they were.
-ADDED_FIELDS = ("validation", "trials")
+ADDED_FIELDS = ("objective", "inputs", "validation", "trials")
 NULL = "null:"  # prefix of the observers that are examined without being trained
 
 
@@ -54,6 +55,8 @@ class RunConfig:
         clip: Largest norm of the whole gradient; 0 for none.
         accumulate: Batches per optimiser step.
         precision: Lightning's name of the arithmetic.
+        objective: The loss; ``task`` for the one that the task comes with.
+        inputs: ``standardised`` by the training images, or as they are, in 0…1 (``unit``).
         validation: Share of the training set that is held out in place of the test set, which is then not touched.
         trials: Trials of the random search that chose the hyper-parameters; 0 where nobody searched.
     """
@@ -77,6 +80,8 @@ class RunConfig:
     clip: float = 0.0
     accumulate: int = 1
     precision: Precision = "32-true"
+    objective: Loss = "task"
+    inputs: Literal["standardised", "unit"] = "standardised"
     validation: float = 0.0
     trials: int = 0
 
@@ -113,7 +118,7 @@ class RunConfig:
 
 TRAINING_FIELDS = (
     "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "clip", "accumulate",
-    "precision", "validation",
+    "precision", "objective", "inputs", "validation",
 )  # fmt: skip
 
 

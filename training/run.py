@@ -1,5 +1,6 @@
 """One run: build the network, attach the rule, train under Lightning, restore."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -23,7 +24,7 @@ from models.base import StagedNet
 from rules.base import OBJECTIVES, Objective, Rule
 from training.catalogue import MODELS, RULES, TASKS, describe
 from training.config import Execution, RunConfig, canonical_json, source_hash, stream, version_of
-from training.data.base import Images, Preprocess, Source, Task, training_loader
+from training.data.base import Images, Inputs, Preprocess, Source, Task, training_loader
 from training.directory import RunDirectory
 from training.errors import UserError
 from training.module import RuleModule
@@ -56,13 +57,19 @@ class Trained:
 def load_task(config: RunConfig, execution: Execution) -> Task:
     """Return the run's task; the last one is kept, since the runs of a study share it."""
     source = Source(execution.data, execution.download, config.seed)
-    return _task(config.task, canonical_json(config.task_params), source, config.validation)
+    return _task(
+        config.task, canonical_json(config.task_params), source, config.validation, config.objective, config.inputs
+    )
 
 
 @functools.lru_cache(maxsize=2)
-def _task(name: str, options: str, source: Source, validation: float) -> Task:
+def _task(name: str, options: str, source: Source, validation: float, objective: str, inputs: Inputs) -> Task:
     try:
         task: Task = TASKS.load(name)(source, **json.loads(options))
+        task = dataclasses.replace(task, objective=task.objective if objective == "task" else objective, inputs=inputs)
+        if bool(task.classes) == (task.objective == "mean_squared_error"):
+            what = "class indices" if task.classes else "images"
+            raise ValueError(f"its targets are {what}, which the objective {task.objective} cannot compare")
         return task.for_validation(validation, source.seed) if validation else task
     except (TypeError, ValueError) as error:
         raise UserError(f"task {name}: {error}") from error

@@ -33,7 +33,7 @@ def test_entries_set_training_fields_and_options_and_the_rule_wins():
     assert (config.seed, config.lr, config.epochs, config.batch_size) == (7, 0.3, 4, 8)
     assert (config.rule_params, config.model_params, config.task_params) == (
         {"scale": 2.0},
-        {"width": 5, "depth": 2, "activation": "tanh"},
+        {"width": 5, "depth": 2, "widths": [], "activation": "tanh"},
         {"test": 0.5},
     )
 
@@ -74,7 +74,7 @@ def test_files_that_are_no_study(tmp_path, text, message):
         read_study(tmp_path / "absent.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(set((ROOT / "experiments").glob("*.yaml")) - {TUNED}), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(set((ROOT / "experiments").rglob("*.yaml")) - {TUNED}), ids=lambda p: p.stem)
 def test_shipped_studies_are_valid_and_have_both_controls(path):
     study = read_study(path)
     rules = {c.rule for c in study.configs}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from models import cnn, mlp, resnet, vgg
+from models import cnn, lenet, mlp, resnet, vgg
 from models.base import NONLINEARITIES, Stage, StagedNet, initialise
 
 
@@ -24,7 +24,7 @@ def test_any_image_in_any_shape_out(build, in_shape, out_shape):
 
 def test_mlp_takes_vectors_and_convolutions_say_that_they_do_not():
     assert mlp.build((7,), (3,))(torch.randn(2, 7)).shape == (2, 3)
-    for module in (cnn, vgg, resnet):
+    for module in (cnn, lenet, vgg, resnet):
         with pytest.raises(ValueError, match="use mlp"):
             module.build((7,), (3,))
 
@@ -35,6 +35,7 @@ def test_mlp_takes_vectors_and_convolutions_say_that_they_do_not():
         (mlp, ["hidden1", "hidden2", "readout"]),
         (cnn, ["conv1", "conv2", "conv3", "hidden", "readout"]),
         (vgg, ["conv1", "conv2", "conv3", "conv4", "conv5", "readout"]),
+        (lenet, ["conv1", "conv2", "conv3", "hidden", "readout"]),
         (resnet, ["stem", *[f"block{i}" for i in range(1, 9)], "readout"]),
     ],
 )
@@ -116,3 +117,20 @@ def test_initial_weights_have_the_standard_deviation_that_is_promised():
 def test_options_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
         cnn.build((1, 8, 8), (10,), **bad)
+
+
+def test_lenet_has_the_published_sizes_and_refuses_small_images():
+    """LeCun et al. 1998: 61,706 parameters without its sparse table; conv3 sees all that is left."""
+    for shape in ((1, 28, 28), (1, 32, 32)):
+        net = lenet.build(shape, (10,))
+        assert net.trace(torch.zeros(1, *shape))["conv3"].shape == (1, 120, 1, 1)
+        assert sum(p.numel() for p in net.parameters()) == 61706
+    with pytest.raises(ValueError, match="28×28"):
+        lenet.build((1, 27, 30), (10,))
+
+
+def test_mlp_of_given_widths():
+    net = mlp.build((1, 28, 28), (10,), widths=(32, 16))
+    assert [s.synapse.out_features for s in net.stages.values()] == [32, 16, 10]
+    with pytest.raises(ValueError, match="at least 1"):
+        mlp.build((4,), (2,), widths=(3, 0))

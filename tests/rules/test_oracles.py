@@ -43,9 +43,19 @@ def relative(a, b):
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=lambda o: o.name)
 def test_error_is_the_gradient_of_each_images_own_loss(objective):
     output = torch.randn(5, 10, requires_grad=True)
-    target = torch.randint(0, 10, (5,)) if objective is CE else torch.rand(5, 10)
+    target = torch.rand(5, 10) if objective is MSE else torch.randint(0, 10, (5,))
     (gradient,) = torch.autograd.grad(objective.losses(output, target).sum(), output)
     assert torch.allclose(objective.error(output.detach(), target), gradient, atol=1e-12)
+
+
+def test_losses_over_classes_are_their_formulas():
+    output, target = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    wanted = torch.eye(3)[target]
+    p = 1 / (1 + torch.exp(-output))
+    bernoulli = -(wanted * p.log() + (1 - wanted) * (1 - p).log()).sum(1)
+    assert torch.allclose(OBJECTIVES["sigmoid_cross_entropy"].losses(output, target), bernoulli)
+    assert torch.allclose(OBJECTIVES["squared_error"].losses(output, target), ((output - wanted) ** 2).sum(1) / 2)
+    assert torch.allclose(CE.losses(output, target), -(output.softmax(1)[range(5), target]).log())
 
 
 @pytest.mark.parametrize("out_shape", [(10,), (1, 8, 8)])

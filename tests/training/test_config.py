@@ -5,10 +5,11 @@ import json
 import random
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import RunConfig, canonical_json, run_config, stream
+from training.config import Execution, RunConfig, canonical_json, run_config, stream
 from training.errors import UserError
 
 BASE = {"rule": "backprop", "model": "cnn", "task": "shapes"}
@@ -40,7 +41,7 @@ def test_the_key_follows_every_scientific_field_and_nothing_else():
         "rule": "feedback_alignment", "model": "mlp", "task": "digits", "seed": 1, "rule_params": {"scale": 2.0},
         "model_params": {"width": 8}, "task_params": {"size": 48}, "rule_source": "abc", "rule_version": 2, "epochs": 6, "batch_size": 32,
         "optimizer": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "schedule": "constant", "clip": 1.0,
-        "accumulate": 2, "precision": "bf16-mixed", "validation": 0.2, "trials": 10,
+        "accumulate": 2, "precision": "bf16-mixed", "objective": "squared_error", "inputs": "unit", "validation": 0.2, "trials": 10,
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(RunConfig)}
     keys = {dataclasses.replace(config, **{name: value}).key for name, value in changed.items()}
@@ -184,3 +185,19 @@ def test_a_version_that_is_no_number_is_named(tmp_path):
     path.write_text('from rules.base import Rule\n\n\nclass Mine(Rule):\n    version = "2"\n')
     with pytest.raises(UserError, match="version must be a whole number"):
         run_config(BASE | {"rule": str(path)})
+
+
+def test_the_loss_and_the_scale_of_inputs_are_the_runs_to_choose(tmp_path):
+    from training.run import build, load_task
+
+    values = {"rule": "backprop", "model": "mlp", "task": "digits"}
+    usual = run_config(values)
+    assert run_config(values | {"objective": "task", "inputs": "standardised"}).key == usual.key
+    other = run_config(values | {"objective": "squared_error", "inputs": "unit"})
+    assert other.key != usual.key
+    trained = build(other, Execution(data=tmp_path))
+    assert trained.objective.name == "squared_error"
+    images = load_task(other, Execution(data=tmp_path)).train.images
+    assert torch.equal(trained.preprocess(images), images.float() / (255 if images.dtype == torch.uint8 else 1))
+    with pytest.raises(UserError, match=r"class indices.*mean_squared_error"):
+        build(run_config(values | {"objective": "mean_squared_error"}), Execution(data=tmp_path))

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from training.config import stream
 
 Encoding = Literal["linear", "srgb"]
+Inputs = Literal["standardised", "unit"]
 Augment = Literal["none", "flip", "flip_crop"]
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # weights of linear R, G, B (Rec. 709)
 
@@ -90,6 +91,7 @@ class Task:
         test: Held-out set.
         encoding: Of the images.
         augment: Random changes of training images: mirror, or mirror and shift by up to 4 pixels.
+        inputs: Whether networks see images standardised by the training set, or in 0…1.
     """
 
     classes: tuple[str, ...]
@@ -98,6 +100,7 @@ class Task:
     encoding: Encoding = "linear"
     augment: Augment = "none"
     objective: str = "cross_entropy"
+    inputs: Inputs = "standardised"
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -131,7 +134,10 @@ class Task:
         return replace(self, train=train, test=test)
 
     def preprocess(self) -> Preprocess:
-        """Return the standardisation that the training images define."""
+        """Return the standardisation that the training images define, or none."""
+        if self.inputs == "unit":
+            channels = self.in_shape[0]
+            return Preprocess(self.in_shape, (0.0,) * channels, (1.0,) * channels, self.encoding)
         chunks = self.train.images.split(4096)
         scale = 255.0 if self.train.images.dtype == torch.uint8 else 1.0
         count = self.train.images[:, 0].numel()
