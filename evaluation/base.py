@@ -156,6 +156,26 @@ class TrainedObserver:
         ]
         return {name: torch.cat([p[name].detach() for p in parts]) for name in parts[0]}
 
+    def trajectory(self, stimuli: Tensor, target: Tensor | None = None) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Return energies ``(B,)`` and each stage's activity ``(B, ...)`` over the iterations of the rule's inference.
+
+        Args:
+            stimuli: In linear luminance.
+            target: What the output is drawn towards; the observer's own decision by default, which needs no label.
+        """
+        if target is None:
+            target = self.predict(stimuli)
+            target = target.argmax(1) if self.classes else target
+        parts = []
+        with evaluating(self.net, self.rule):
+            for x, t in zip(self._batches(self.preprocess.stimulus, stimuli), target.split(BATCH), strict=True):
+                steps = self.rule.trajectory(self.net, self._cast(x), t, self.objective)
+                parts.append([(e.detach(), {k: v.detach().clone() for k, v in a.items()}) for e, a in steps])
+        return [
+            (torch.cat([e for e, _ in step]), {k: torch.cat([a[k] for _, a in step]) for k in step[0][1]})
+            for step in zip(*parts, strict=True)
+        ]
+
     def learn(self, x: Tensor, target: Tensor) -> Learned:
         """Return what the rule would learn from one batch of network input; nothing changes.
 

@@ -9,57 +9,18 @@ weights' gradient, which is divided by β so that it has the scale of the loss's
     ∂F/∂W_l = (∂μ_l/∂W_l)ᵀ e_l
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules.base import Learned, Objective, Rule
+from rules.base import OBJECTIVES, Learned, Objective, Rule
 
+Activity = Literal["feed_forward", "relaxed"]
 States = list[Tensor]  # v_0 … v_{L-1}: the input and the hidden stages
-
-
-class EnergyRule(Rule):
-    """What predictive-coding rules share: T steps of size γ on the energy, and no batch statistics.
-
-    Args:
-        steps: T.
-        step_size: γ.
-        nudge: β, weight of the loss in the energy.
-        fewest: Smallest T that makes sense.
-    """
-
-    def __init__(self, steps: int, step_size: float, nudge: float, *, fewest: int = 0) -> None:
-        super().__init__()
-        if steps < fewest or step_size <= 0 or nudge <= 0:
-            raise ValueError(
-                f"needs steps >= {fewest}, step_size > 0 and nudge > 0; got {steps=}, {step_size=}, {nudge=}"
-            )
-        self.steps, self.step_size, self.nudge = steps, step_size, nudge
-
-    def supports(self, net: StagedNet, objective: Objective) -> str | None:
-        """Refuse batch statistics: they would move with the states."""
-        del objective
-        moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
-        return "batch statistics would change during inference; use norm=none" if moving else None
-
-    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
-        """Relax, then return the local gradients of the energy.
-
-        Without mixed precision: errors are differences of activities that bfloat16 rounds away.
-        """
-        with torch.autocast(x.device.type, enabled=False):
-            return self.descend(net, x, target, objective)
-
-    def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
-        """Return what ``learn`` returns.
-
-        Raises:
-            NotImplementedError: If the subclass has no ``descend``.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define descend(net, x, target, objective)")
 
 
 @dataclass(frozen=True)
@@ -157,3 +118,79 @@ def prediction_errors(
         *predictions, output = (s(v) for s, v in zip(net.stages.values(), states, strict=True))
     errors = [(p - v) / nudge for p, v in zip(predictions, states[1:], strict=True)]
     return dict(zip(net.stages, [*errors, objective.error(output.unflatten(1, net.out_shape), target)], strict=True))
+
+
+class EnergyRule(Rule):
+    """What predictive-coding rules share: T steps of size γ on the energy, its trajectory, no batch statistics.
+
+    Args:
+        steps: T.
+        step_size: γ.
+        nudge: β, weight of the loss in the energy.
+        activity: What ``activations`` returns. Without a target the feed-forward pass is the energy's minimum;
+            ``relaxed`` are the states after T steps towards the network's own decision, which needs no label.
+        fewest: Smallest T that makes sense.
+    """
+
+    def __init__(
+        self, steps: int, step_size: float, nudge: float, activity: Activity = "feed_forward", *, fewest: int = 0
+    ) -> None:
+        super().__init__()
+        if steps < fewest or step_size <= 0 or nudge <= 0:
+            raise ValueError(
+                f"needs steps >= {fewest}, step_size > 0 and nudge > 0; got {steps=}, {step_size=}, {nudge=}"
+            )
+        if activity not in ("feed_forward", "relaxed"):
+            raise ValueError(f"activity must be feed_forward or relaxed, got {activity!r}")
+        self.steps, self.step_size, self.nudge, self.activity = steps, step_size, nudge, activity
+
+    def supports(self, net: StagedNet, objective: Objective) -> str | None:
+        """Refuse batch statistics: they would move with the states."""
+        del objective
+        moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+        return "batch statistics would change during inference; use norm=none" if moving else None
+
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Relax, then return the local gradients of the energy.
+
+        Without mixed precision: errors are differences of activities that bfloat16 rounds away.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return self.descend(net, x, target, objective)
+
+    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
+        """Yield v_0 … v_{L-1} before inference and after each step: the same tensors may move in place.
+
+        Raises:
+            NotImplementedError: If the subclass has no ``relax``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define relax(net, first, target, objective)")
+
+    def trajectory(
+        self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield the energy, the hidden states and what they predict at the output, before and after each step."""
+        with torch.autocast(x.device.type, enabled=False):
+            for states in self.relax(net, feed_forward(net, x), target, objective):
+                with torch.no_grad():
+                    now = energy(net, states, target, objective, self.nudge)
+                    output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
+                yield now, {n: v.clone() for n, v in zip(net.stages, [*states[1:], output], strict=True)}
+
+    def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
+        """Return the feed-forward pass, or the states relaxed towards the network's own decision."""
+        activity = net.trace(x)
+        if self.activity == "feed_forward" or len(net.out_shape) > 1:  # an image predicted is its own target
+            return activity
+        decision = activity[net.readout].argmax(1)
+        for _, relaxed in self.trajectory(net, x, decision, OBJECTIVES["cross_entropy"]):
+            activity = relaxed
+        return activity
+
+    def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Return what ``learn`` returns.
+
+        Raises:
+            NotImplementedError: If the subclass has no ``descend``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define descend(net, x, target, objective)")

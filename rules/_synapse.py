@@ -9,10 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from models.base import StagedNet
+
 LINEAR, CONV2D = torch.nn.functional.linear, torch.conv2d
+
+
+def fed_back(net: StagedNet) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the synapses through which errors return, under names that a buffer may have.
+
+    These are all but the first: below it no error is needed.
+    """
+    return {name.replace(".", "_"): synapse for name, synapse in list(net.synapses().items())[1:]}
 
 
 class _Linear(torch.autograd.Function):

@@ -3,7 +3,7 @@
 Shapes: ``B`` batch. An error or a signal is that of each image's own loss; a gradient is that of the mean.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -190,6 +190,24 @@ class Rule(nn.Module):
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
         """Return each stage's activity ``(B, ...)`` under the rule's own inference."""
         return net.trace(x)
+
+    def trajectory(
+        self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield the energy ``(B,)`` and each stage's activity ``(B, ...)`` before and after each step of inference.
+
+        Iterations can be read as time. A rule without iterations yields its one pass, with the loss as the energy.
+        What is yielded may move with the next step.
+
+        Args:
+            net: The network.
+            x: Inputs ``(B, *in_shape)``.
+            target: What the output is drawn towards.
+            objective: The task's loss.
+        """
+        with torch.no_grad():
+            activity = self.activations(net, x)
+            yield objective.losses(self.predict(net, x), target), activity
 
     def after_step(self, net: StagedNet) -> None:
         """Do what must follow the optimiser's step: weight bounds, homeostasis, a mirror phase."""

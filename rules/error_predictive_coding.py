@@ -9,11 +9,13 @@ once; states reach theirs one stage per step. The equilibrium, and so the weight
 A solver, not a plausible rule: dF/de is a global derivative, computed by backpropagation through the network.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import EnergyRule, States, feed_forward, local_update
+from rules._energy import Activity, EnergyRule, FeedForward, States, feed_forward, local_update
 from rules.base import Learned, Objective, Tags, loguniform
 
 
@@ -24,6 +26,7 @@ class ErrorPredictiveCoding(EnergyRule):
         steps: T, steps of the solver.
         step_size: λ.
         nudge: β, weight of the loss in the energy.
+        activity: Whether ``activations`` are the ``feed_forward`` pass or states ``relaxed`` to the own decision.
     """
 
     tags = Tags(weight_transport=True, locality="errors relax by a global derivative; weights learn locally", phases=2)
@@ -33,25 +36,43 @@ class ErrorPredictiveCoding(EnergyRule):
         "nudge": loguniform(0.05, 2.0),
     }
 
-    def __init__(self, *, steps: int = 16, step_size: float = 0.1, nudge: float = 1.0) -> None:
-        super().__init__(steps, step_size, nudge)
+    def __init__(
+        self, *, steps: int = 16, step_size: float = 0.1, nudge: float = 1.0, activity: Activity = "feed_forward"
+    ) -> None:
+        super().__init__(steps, step_size, nudge, activity)
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the errors, then return the local gradients of the energy."""
         first = feed_forward(net, x)
+        for errors in self._descent(net, first, target, objective):
+            final = errors
+        with torch.no_grad():
+            states = self._states(net, x, final)
+        return local_update(net, states, target, objective, self.nudge, first)
+
+    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
+        """Yield the states that follow from the errors, before inference and after each step."""
+        for errors in self._descent(net, first, target, objective):
+            with torch.no_grad():
+                states = self._states(net, first.inputs[0], errors)
+            yield states
+
+    def _descent(
+        self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective
+    ) -> Iterator[list[Tensor]]:
+        """Yield e_1 … e_{L-1} before inference and after each step."""
         errors = [torch.zeros_like(p) for p in first.predictions[:-1]]
+        yield errors
         for _ in range(self.steps):
             with torch.enable_grad():
                 moving = [e.requires_grad_() for e in errors]
-                top = self._states(net, x, moving)[-1]
+                top = self._states(net, first.inputs[0], moving)[-1]
                 prediction = net.stages[net.readout](top).unflatten(1, net.out_shape)
                 total = self.nudge * objective.losses(prediction, target).sum()
                 total = total + sum(0.5 * e.square().sum() for e in moving)
                 slopes = torch.autograd.grad(total, moving)
             errors = [e.detach() - self.step_size * s for e, s in zip(errors, slopes, strict=True)]
-        with torch.no_grad():
-            states = self._states(net, x, errors)
-        return local_update(net, states, target, objective, self.nudge, first)
+            yield errors
 
     def _states(self, net: StagedNet, x: Tensor, errors: list[Tensor]) -> States:
         """Return v_0 … v_{L-1}."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._synapse import feedback_through
+from rules._synapse import fed_back, feedback_through
 from rules.base import Learned, Objective, Rule, Tags, differentiate, loguniform
 
 
@@ -42,10 +42,10 @@ class FeedbackAlignment(Rule):
 
     def attach(self, net: StagedNet) -> None:
         """Draw B for every synapse but the first, below which no error is needed."""
-        for name, synapse in list(net.synapses().items())[1:]:
+        for name, synapse in fed_back(net).items():
             weight = synapse.weight
             b = torch.randn_like(weight) * (self.scale / math.sqrt(weight[0].numel()))
-            self.register_buffer(name.replace(".", "_"), b)
+            self.register_buffer(name, b)
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the forward weights: the limit in which the rule is backprop."""
@@ -54,8 +54,7 @@ class FeedbackAlignment(Rule):
 
     def feedback(self, net: StagedNet) -> dict[Tensor, Tensor]:
         """Return forward weight → feedback weight."""
-        synapses = list(net.synapses().items())[1:]
-        return {s.weight: self.get_buffer(name.replace(".", "_")) for name, s in synapses}
+        return {synapse.weight: self.get_buffer(name) for name, synapse in fed_back(net).items()}
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return backprop's equations with B in the place of the transposed weights."""

@@ -12,12 +12,22 @@ Local as predictive coding is; no backward pass and no phases. From a feed-forwa
 step L − l + 1.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from models.base import StagedNet
-from rules._energy import EnergyRule, feed_forward, output_error, prediction_errors
+from rules._energy import (
+    Activity,
+    EnergyRule,
+    FeedForward,
+    States,
+    feed_forward,
+    output_error,
+    prediction_errors,
+)
 from rules.base import Learned, Objective, Tags, loguniform
 from rules.predictive_coding import PredictiveCoding
 
@@ -30,6 +40,7 @@ class IncrementalPredictiveCoding(EnergyRule):
         step_size: γ, of the states.
         weight_step: α, of the weights inside the batch.
         nudge: β, weight of the loss in the energy.
+        activity: Whether ``activations`` are the ``feed_forward`` pass or states ``relaxed`` to the own decision.
     """
 
     tags = Tags(
@@ -47,9 +58,15 @@ class IncrementalPredictiveCoding(EnergyRule):
     version = 2
 
     def __init__(
-        self, *, steps: int = 8, step_size: float = 0.2, weight_step: float = 1e-3, nudge: float = 1.0
+        self,
+        *,
+        steps: int = 8,
+        step_size: float = 0.2,
+        weight_step: float = 1e-3,
+        nudge: float = 1.0,
+        activity: Activity = "feed_forward",
     ) -> None:
-        super().__init__(steps, step_size, nudge, fewest=1)
+        super().__init__(steps, step_size, nudge, activity, fewest=1)
         if weight_step <= 0:
             raise ValueError(f"needs weight_step > 0, got {weight_step=}")
         self.weight_step = weight_step
@@ -88,8 +105,12 @@ class IncrementalPredictiveCoding(EnergyRule):
             if from_above is not None:  # the state below the lowest error that is not zero
                 states[top - t - 1].sub_(from_above, alpha=self.step_size)
         grads = {n: g / self.steps for n, g in total.items()}
-        held = PredictiveCoding(steps=self.steps, step_size=self.step_size, nudge=self.nudge)
-        for relaxed in held.relax(net, first, target, objective):
+        for relaxed in self.relax(net, first, target, objective):
             final = relaxed
         signals = prediction_errors(net, final, target, objective, self.nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
+
+    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
+        """Yield the states of inference with the weights held: strict predictive coding's."""
+        held = PredictiveCoding(steps=self.steps, step_size=self.step_size, nudge=self.nudge)
+        return held.relax(net, first, target, objective)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules._synapse import feedback_through
+from rules._synapse import fed_back, feedback_through
 from rules.base import Learned, Objective, Rule, Tags, differentiate, loguniform
 
 
@@ -44,25 +44,22 @@ class KolenPollack(Rule):
 
     def attach(self, net: StagedNet) -> None:
         """Draw B, a parameter, for every synapse but the first."""
-        for name, synapse in list(net.synapses().items())[1:]:
+        for name, synapse in fed_back(net).items():
             weight = synapse.weight
             b = torch.randn_like(weight) * (self.scale / math.sqrt(weight[0].numel()))
-            self.register_parameter(_name(name), nn.Parameter(b))
+            self.register_parameter(name, nn.Parameter(b))
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the forward weights: the limit in which the rule is backprop."""
         with torch.no_grad():
-            for name, synapse in list(net.synapses().items())[1:]:
-                self.get_parameter(_name(name)).copy_(synapse.weight)
+            for name, synapse in fed_back(net).items():
+                self.get_parameter(name).copy_(synapse.weight)
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the same gradient for every W and its B."""
-        pairs = {name: synapse.weight for name, synapse in list(net.synapses().items())[1:]}
-        with feedback_through({w: self.get_parameter(_name(n)).detach() for n, w in pairs.items()}):
+        pairs = {name: synapse.weight for name, synapse in fed_back(net).items()}
+        with feedback_through({w: self.get_parameter(name).detach() for name, w in pairs.items()}):
             learned = differentiate(net, x, target, objective)
-        own = {_name(n): learned.grads[f"{n}.weight"] for n in pairs}
+        of_weight: dict[Tensor, Tensor] = {p: learned.grads[n] for n, p in net.named_parameters()}
+        own = {name: of_weight[w] for name, w in pairs.items()}
         return Learned(learned.grads | own, learned.loss, learned.output, learned.signals)
-
-
-def _name(synapse: str) -> str:
-    return synapse.replace(".", "_")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import EnergyRule, FeedForward, States, energy, feed_forward, local_update, output_error
+from rules._energy import Activity, EnergyRule, FeedForward, States, feed_forward, local_update, output_error
 from rules.base import Learned, Objective, Tags, loguniform
 
 
@@ -31,6 +31,7 @@ class PredictiveCoding(EnergyRule):
         steps: T, inference steps.
         step_size: γ. Stable below 2 over the largest eigenvalue of the energy's Hessian.
         nudge: β, weight of the loss in the energy.
+        activity: Whether ``activations`` are the ``feed_forward`` pass or states ``relaxed`` to the own decision.
     """
 
     tags = Tags(
@@ -45,8 +46,10 @@ class PredictiveCoding(EnergyRule):
         "nudge": loguniform(0.05, 2.0),
     }
 
-    def __init__(self, *, steps: int = 20, step_size: float = 0.1, nudge: float = 1.0) -> None:
-        super().__init__(steps, step_size, nudge)
+    def __init__(
+        self, *, steps: int = 20, step_size: float = 0.1, nudge: float = 1.0, activity: Activity = "feed_forward"
+    ) -> None:
+        super().__init__(steps, step_size, nudge, activity)
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
@@ -54,15 +57,6 @@ class PredictiveCoding(EnergyRule):
         for states in self.relax(net, first, target, objective):
             final = states
         return local_update(net, final, target, objective, self.nudge, first)
-
-    def trajectory(
-        self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Yield the energy ``(B,)`` and every hidden stage's state before inference and after each of its steps."""
-        for states in self.relax(net, feed_forward(net, x), target, objective):
-            with torch.no_grad():
-                now = energy(net, states, target, objective, self.nudge)
-            yield now, {n: v.clone() for n, v in zip(net.hidden, states[1:], strict=True)}
 
     def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
         """Yield the states before inference and after each step: the same tensors, which move in place.

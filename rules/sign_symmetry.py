@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._synapse import feedback_through
+from rules._synapse import fed_back, feedback_through
 from rules.base import Learned, Objective, Rule, Tags, differentiate
 
 Magnitude = Literal["uniform", "fixed", "batch"]
@@ -43,21 +43,21 @@ class SignSymmetry(Rule):
 
     def attach(self, net: StagedNet) -> None:
         """Draw M at the scale of the initial weights for every synapse but the first."""
-        for name, synapse in list(net.synapses().items())[1:]:
-            self.register_buffer(name.replace(".", "_"), self._draw(synapse.weight))
+        for name, synapse in fed_back(net).items():
+            self.register_buffer(name, self._draw(synapse.weight))
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set M to the forward weights' magnitudes and keep it: the limit in which the rule is backprop."""
         self.redrawn = False
-        for name, synapse in list(net.synapses().items())[1:]:
-            self.get_buffer(name.replace(".", "_")).copy_(synapse.weight.detach().abs())
+        for name, synapse in fed_back(net).items():
+            self.get_buffer(name).copy_(synapse.weight.detach().abs())
 
     def feedback(self, net: StagedNet) -> dict[Tensor, Tensor]:
         """Return forward weight → M ⊙ sign(W)."""
         found = {}
-        for name, synapse in list(net.synapses().items())[1:]:
+        for name, synapse in fed_back(net).items():
             weight = synapse.weight
-            m = self._draw(weight) if self.redrawn else self.get_buffer(name.replace(".", "_"))
+            m = self._draw(weight) if self.redrawn else self.get_buffer(name)
             found[weight] = m * weight.detach().sign()
         return found
 

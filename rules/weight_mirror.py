@@ -18,7 +18,7 @@ import torch.nn.grad
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules._synapse import feedback_through
+from rules._synapse import fed_back, feedback_through
 from rules.base import Learned, Objective, Rule, Tags, differentiate, loguniform
 
 
@@ -46,9 +46,9 @@ class WeightMirror(Rule):
 
     def attach(self, net: StagedNet) -> None:
         """Draw the initial B for every synapse but the first."""
-        for name, synapse in list(net.synapses().items())[1:]:
+        for name, synapse in fed_back(net).items():
             b = torch.randn_like(synapse.weight, requires_grad=False) / math.sqrt(synapse.weight[0].numel())
-            self.register_buffer(name.replace(".", "_"), b)
+            self.register_buffer(name, b)
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the forward weights: where the mirror phase leads, and where the rule is backprop."""
@@ -57,8 +57,7 @@ class WeightMirror(Rule):
 
     def feedback(self, net: StagedNet) -> dict[Tensor, Tensor]:
         """Return forward weight → feedback weight."""
-        synapses = list(net.synapses().items())[1:]
-        return {s.weight: self.get_buffer(name.replace(".", "_")) for name, s in synapses}
+        return {synapse.weight: self.get_buffer(name) for name, synapse in fed_back(net).items()}
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return backprop's equations with B in the place of the transposed weights."""
@@ -68,8 +67,8 @@ class WeightMirror(Rule):
     @torch.no_grad()
     def after_step(self, net: StagedNet) -> None:
         """Run one mirror phase; the network's weights are driven, not read and not changed."""
-        for name, synapse in list(net.synapses().items())[1:]:
-            self.get_buffer(name.replace(".", "_")).lerp_(self._correlate(synapse), self.rate)
+        for name, synapse in fed_back(net).items():
+            self.get_buffer(name).lerp_(self._correlate(synapse), self.rate)
 
     def _correlate(self, synapse: nn.Linear | nn.Conv2d) -> Tensor:
         """Return ⟨y xᵀ⟩ / σ² of one synapse under white noise: an unbiased estimate of its weights."""

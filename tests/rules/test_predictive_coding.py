@@ -76,7 +76,42 @@ def test_energy_never_rises_during_inference_and_the_trajectory_shows_it(build):
     assert torch.equal(energies[0], CE.losses(net(x), target))
     assert (energies.diff(dim=0) <= 1e-12).all() and (energies[-1] < energies[0]).all()
     *_, (_, states) = rule.trajectory(net, x, target, CE)
-    assert list(states) == net.hidden
+    assert list(states) == list(net.stages)
+
+
+@pytest.mark.parametrize("rule", [PredictiveCoding, ErrorPredictiveCoding, IncrementalPredictiveCoding])
+def test_activations_are_the_feed_forward_pass_or_relaxed_towards_the_own_decision(rule):
+    """The relaxed states have a lower energy towards that decision, and repeat the trajectory's last ones."""
+    net = mlp.build((1, 8, 8), (10,), width=12)
+    x, _ = batch(net)
+    plain, relaxed = rule(steps=15), rule(steps=15, activity="relaxed")
+    for stage, activity in net.trace(x).items():
+        assert torch.equal(plain.activations(net, x)[stage], activity)
+    found = relaxed.activations(net, x)
+    decision = net(x).argmax(1)
+    *_, (last, states) = plain.trajectory(net, x, decision, CE)
+    assert all(torch.equal(found[s], states[s]) for s in net.stages)
+    assert (last < CE.losses(net(x), decision)).all()
+    assert (CE.losses(found["readout"], decision) < CE.losses(net(x), decision)).all()
+    image = mlp.build((1, 8, 8), (1, 3, 3), width=12)
+    assert torch.equal(relaxed.activations(image, x)["hidden1"], image.trace(x)["hidden1"])
+
+
+def test_all_solvers_descend_one_energy_and_a_rule_without_inference_has_one_point_on_it():
+    net = mlp.build((1, 8, 8), (10,), width=12)
+    x, target = batch(net)
+    for rule in (PredictiveCoding(steps=6), IncrementalPredictiveCoding(steps=6), ErrorPredictiveCoding(steps=6)):
+        path = list(rule.trajectory(net, x, target, CE))
+        assert len(path) == 7
+        for now, states in path:  # the definition of F, from what was yielded
+            v = [x.flatten(1), *(states[s] for s in net.hidden)]
+            total = CE.losses(states["readout"], target)
+            for stage, below, state in zip(net.hidden, v[:-1], v[1:], strict=True):
+                total = total + 0.5 * (net.stages[stage](below) - state).square().sum(1)
+            assert torch.allclose(now, total, atol=1e-12)
+        assert (path[-1][0] < path[0][0]).all()
+    ((loss, activity),) = Backprop().trajectory(net, x, target, CE)
+    assert torch.equal(loss, CE.losses(net(x), target)) and list(activity) == list(net.stages)
 
 
 @pytest.mark.parametrize("rule", [PredictiveCoding, ErrorPredictiveCoding])
