@@ -96,8 +96,11 @@ class Observer(Protocol):
     def activations(self, stimuli: Tensor) -> dict[str, Tensor]:
         """Return each stage's activity, ``{stage: (B, ...)}``; empty if it has no stages."""
 
-    def signals(self, stimuli: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return each stage's learning signal, ``{stage: (B, ...)}``; empty if it does not learn."""
+    def signals(self, stimuli: Tensor, target: Tensor, objective: Objective | None = None) -> dict[str, Tensor]:
+        """Return each stage's learning signal, ``{stage: (B, ...)}``; empty if it does not learn.
+
+        The loss is the task's own unless another is given.
+        """
 
 
 @dataclass(frozen=True)
@@ -148,20 +151,20 @@ class TrainedObserver:
             ]
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
-    def signals(self, stimuli: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return each stage's learning signal for stimuli in linear luminance with given targets."""
+    def signals(self, stimuli: Tensor, target: Tensor, objective: Objective | None = None) -> dict[str, Tensor]:
+        """Return each stage's learning signal for stimuli in linear luminance, by the task's loss or another one."""
         parts = [
-            self.learn(self._cast(x), t).signals
+            self.learn(self._cast(x), t, objective).signals
             for x, t in zip(self._batches(self.preprocess.stimulus, stimuli), target.split(BATCH), strict=True)
         ]
         return {name: torch.cat([p[name].detach() for p in parts]) for name in parts[0]}
 
-    def learn(self, x: Tensor, target: Tensor) -> Learned:
+    def learn(self, x: Tensor, target: Tensor, objective: Objective | None = None) -> Learned:
         """Return what the rule would learn from one batch of network input; nothing changes.
 
         It works on copies and restores the random state, so that a probe during training leaves no trace.
         """
-        return learn_without_trace(self.net, self.rule, self.objective, x, target)
+        return learn_without_trace(self.net, self.rule, objective or self.objective, x, target)
 
     def probe(self, num: int = 256) -> tuple[Tensor, Tensor]:
         """Return the first ``num`` held-out images as network input, and their targets."""
@@ -212,9 +215,11 @@ def learn_without_trace(
 ) -> Learned:
     """Return ``rule.learn`` on copies of network and rule, with torch's random state restored."""
     net, rule = copy.deepcopy((net, rule))
+    for module in (*net.modules(), *rule.modules()):  # not eval(), which a subclass may override
+        module.training = False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return rule.learn(net.eval(), x, target, objective)
+        return rule.learn(net, x, target, objective)
 
 
 class Benchmark:

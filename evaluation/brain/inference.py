@@ -198,8 +198,8 @@ def _spread(resampled: Array, num_subjects: int, stack: Stack) -> Array:
 
 def half_width(resampled: Array, num_subjects: int, num: int) -> Array:
     """Return half the width of the 95 % t interval from resamples ``(3, B, ...)`` of S subjects and N images."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     variance = dual_variance(resampled.var(1, ddof=1), num_subjects, num)
     freedom = (num if num_subjects < 2 else min(num_subjects, num)) - 1
-    return np.asarray(t.ppf(0.975, freedom) * np.sqrt(variance))
+    return np.asarray(stdtrit(freedom, 0.975) * np.sqrt(variance))
