@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.base import StagedNet
 from rules.base import Learned, Objective, Rule
-from training.data.base import Images, Preprocess
+from training.data.base import Images, Preprocess, Source
 
 BATCH = 256
 
@@ -231,6 +231,8 @@ class Benchmark:
         pillar: The part of the examination it belongs to: task, learning, credit, illusion, brain, cost.
         headline: The metric that the leaderboard shows.
         reference: Where the method comes from.
+        on_request: Measured only where a study or a command names it.
+        source: Where it may look for data; the runner sets it.
     """
 
     name: ClassVar[str]
@@ -238,6 +240,12 @@ class Benchmark:
     pillar: ClassVar[str]
     headline: ClassVar[str]
     reference: ClassVar[str] = ""
+    on_request: ClassVar[bool] = False
+    source: Source = Source(Path())
+
+    def absent(self) -> str:
+        """Return why the data that it needs are not there; nothing where they are, or where it needs none."""
+        return ""
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return the scores of an observer; ``n/a`` with a reason where it cannot be judged."""

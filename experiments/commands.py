@@ -1,6 +1,7 @@
 """What the commands do. Each imports what it needs when it runs, so that the others stay quick."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def study(options: argparse.Namespace) -> int:
     from experiments.study import read_study
 
     plan = read_study(options.file)
-    execution = execution_of(options)
+    execution = dataclasses.replace(execution_of(options), benchmarks=plan.benchmarks)
     if options.dry_run:
         for config in plan.configs:
             print(execution.runs / config.directory)
@@ -124,7 +125,7 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
     todo, states = [], []
     for config in configs:
         try:
-            if not finished(directories[config.key]):
+            if not finished(directories[config.key], execution):
                 todo.append(config)
         except UserError as error:
             if len(configs) == 1:

@@ -3,6 +3,7 @@
 A score means something only above these. They are shown next to every score, and partialled out of it.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ UNIFORM = 0.02  # standard deviation of the border below which the background is
 DIFFERENT = 0.02  # distance from the background, in linear luminance of any channel, of what is an object
 
 
+@functools.lru_cache(maxsize=4)
 def control_rdms(data: BrainData) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the RDMs of every control, ``{name: (P,)}``, and why some do not exist, ``{name: reason}``."""
     images = resized(data.stimuli)
@@ -105,8 +107,7 @@ def gabor_energy(grey: Tensor, grid: int = 16, wavelengths: tuple[float, ...] = 
 
 def _energy(grey: Tensor, wavelength: float) -> Tensor:
     """Return ``(N, orientations, H, W)``. A complex Gabor is separable, so that a filter is two matrix products."""
-    even, odd = gabor_bank(wavelength)
-    reach = even.shape[-1] // 2
+    reach = math.ceil(1.5 * wavelength)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
     envelope = torch.exp(-(axis**2) / (2 * (0.5 * wavelength) ** 2))
     blur = torch.complex(envelope, torch.zeros_like(envelope))

@@ -6,6 +6,7 @@ voxels or channels, ``T`` times.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.brain.rdm import Array, rdm
+from evaluation.brain.rdm import Array, rdm, square
 
 MODALITIES = ("fmri", "meg", "eeg", "ieeg", "electrophysiology", "behaviour", "mixed")
 
@@ -51,7 +52,7 @@ class Card:
     notes: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BrainData:
     """One data set. RDMs, responses and the movie are each optional; RDMs follow from responses.
 
@@ -64,6 +65,7 @@ class BrainData:
         responses: ROI → per subject ``(N, V)``.
         movie: RDMs over time, ``(S, T, P)``.
         times: ``(T,)`` in ms after stimulus onset.
+        explainable: ROI → share of every voxel's variance over images that is not noise, where it is known.
     """
 
     card: Card
@@ -74,12 +76,14 @@ class BrainData:
     responses: Mapping[str, tuple[Array, ...]] = field(default_factory=dict)
     movie: Array | None = None
     times: Array | None = None
+    explainable: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.stimuli)
 
+    @cached_property
     def targets(self) -> dict[str, Array]:
-        """Return subjects' RDMs of every target, the hierarchy first; from responses where there are no RDMs."""
+        """Subjects' RDMs of every target, the hierarchy first; from responses where there are no RDMs."""
         found = {}
         for name in (*self.card.rois, *self.card.beside):
             if name in self.rdms:
@@ -90,8 +94,6 @@ class BrainData:
 
     def select(self, index: NDArray[np.int64]) -> "BrainData":
         """Return the data of some images, in the order given."""
-        from evaluation.brain.rdm import square
-
         i, j = np.triu_indices(len(index), 1)
 
         def pairs(vectors: Array) -> Array:
@@ -106,6 +108,7 @@ class BrainData:
             {n: tuple(r[index] for r in v) for n, v in self.responses.items()},
             None if self.movie is None else pairs(self.movie),
             self.times,
+            self.explainable,
         )
 
 

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from evaluation.base import Observer, TrainedObserver, evaluating
 from evaluation.brain.losses import Probe
 from evaluation.brain.rdm import Array, Distance, centre, from_gram
+from models.base import Stage
 
 Pooling = Literal["none", "global", "pyramid"]
 Reduction = Literal["none", "pca", "projection"]
+Module = TypeVar("Module", bound=nn.Module)
 Index = NDArray[np.int64]
 Source = Callable[[Index], Mapping[str, Tensor]]  # from images' indices to each stage's patterns
 BLOCK = 128  # images observed at once
@@ -79,12 +81,16 @@ def precise(observer: Observer) -> Observer:
     """Return a copy of an observer whose network computes in float64."""
     if not isinstance(observer, TrainedObserver):
         return observer
-    net, rule = (_double(m) for m in (observer.net, observer.rule))
-    initial, initial_rule = (_double(m) for m in (observer.initial, observer.initial_rule))
-    return dataclasses.replace(observer, net=net, rule=rule, initial=initial, initial_rule=initial_rule)
+    return dataclasses.replace(
+        observer,
+        net=_double(observer.net),
+        rule=_double(observer.rule),
+        initial=_double(observer.initial),
+        initial_rule=_double(observer.initial_rule),
+    )
 
 
-def _double(module: nn.Module) -> nn.Module:
+def _double(module: Module) -> Module:
     module = copy.deepcopy(module)
     if any(p.device.type == "mps" for p in module.parameters()):  # which has no float64
         module = module.cpu()
@@ -118,6 +124,7 @@ def at_resolution(observer: TrainedObserver, side: int) -> TrainedObserver:
                 raise ValueError("its first stage is linear and sees one size only")
             if len(sizes[before]) == 4:
                 below = net.stages[before]
+                assert isinstance(below, Stage)
                 below.pool = nn.Sequential(below.pool, nn.AdaptiveAvgPool2d(tuple(sizes[before][2:])))
         before = name
     shape = (channels, side, side)

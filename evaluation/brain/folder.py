@@ -91,14 +91,21 @@ def read_card(folder: Path) -> Card:
         found.append("brain.yaml: simulated must be true or false")
     if found:
         raise Broken(found)
-    lists = {k: tuple(str(v) for v in record.get(k, [])) for k in ("rois", "beside")}
     try:
         distances = tuple(float(d) for d in record.get("distances", []))
     except (TypeError, ValueError) as error:
         raise Broken([f"brain.yaml: distances must be numbers ({error})"]) from error
-    texts = {k: str(record.get(k, "")) for k in ("name", "modality", "citation", "licence", "notes")}
     return Card(
-        **texts, **lists, distances=distances, subjects=record["subjects"], simulated=record.get("simulated", False)
+        name=str(record["name"]),
+        modality=str(record["modality"]),
+        rois=tuple(str(r) for r in record["rois"]),
+        subjects=record["subjects"],
+        citation=str(record["citation"]),
+        licence=str(record["licence"]),
+        beside=tuple(str(r) for r in record.get("beside", [])),
+        distances=distances,
+        simulated=record.get("simulated", False),
+        notes=str(record.get("notes", "")),
     )
 
 
@@ -110,8 +117,8 @@ def write(data: BrainData, folder: Path) -> None:
         FileExistsError: If the folder holds a card already.
     """
     import yaml
-    from rsatoolbox.data import Dataset
-    from rsatoolbox.rdm import RDMs
+    from rsatoolbox.data.dataset import Dataset
+    from rsatoolbox.rdm.rdms import RDMs
 
     if found := problems(data):
         raise Broken(found)
@@ -256,7 +263,7 @@ def _read_rdms(folder: Path, names: Sequence[str]) -> tuple[dict[str, Array], Ar
     movie: dict[str, dict[float, Array]] = {}
     paths = sorted([*folder.glob("rdms*.h5"), *folder.glob("movie*.h5")])
     if paths:
-        from rsatoolbox.rdm import load_rdm
+        from rsatoolbox.rdm.rdms import load_rdm
     for path in paths:
         rdms = _load(path, load_rdm)
         index = _position(rdms.pattern_descriptors, names, path)
@@ -299,7 +306,7 @@ def _read_datasets(
     movies, times = [], None
     paths = sorted([*folder.glob("responses*.h5"), *folder.glob("timecourse*.h5")])
     if paths:
-        from rsatoolbox.data import load_dataset
+        from rsatoolbox.data.dataset import load_dataset
     for path in paths:
         dataset = _load(path, load_dataset)
         values = _averaged(dataset.obs_descriptors, np.asarray(dataset.measurements, dtype=np.float64), names, path)

@@ -17,12 +17,11 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation.brain.rdm import Array
-from evaluation.statistics import spearman
 
 FEWEST = 3  # ROIs or stages below which a correlation over them says nothing
 EXACT = 7  # stages up to which all permutations are counted
@@ -44,73 +43,92 @@ class Hierarchical:
     null: Array
 
 
-def best_stage(scores: Array) -> Array:
-    """Return the index of the best stage for each column of ``(L, R)``."""
-    return scores.argmax(0).astype(np.float64)
+def rank_correlation(x: Array, y: Array) -> Array:
+    """Return Spearman's correlation along the last axis of ``x`` and ``y``, over the others; nan where constant."""
+    x, y = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+
+    def centred_ranks(v: Array) -> Array:
+        less = (v[..., :, None] > v[..., None, :]).sum(-1)
+        rank = less + 0.5 * (v[..., :, None] == v[..., None, :]).sum(-1)
+        return rank - rank.mean(-1, keepdims=True)
+
+    a, b = centred_ranks(x), centred_ranks(y)
+    power = (a * a).sum(-1) * (b * b).sum(-1)
+    return np.where(power > 0, (a * b).sum(-1) / np.sqrt(np.where(power > 0, power, 1)), np.nan)
 
 
 def centre_of_mass(scores: Array) -> Array:
-    """Return the mean stage index, weighted by ``max(S, 0)``, for each column; nan where no stage is above 0."""
+    """Return the mean stage index, weighted by ``max(S, 0)``, for each ROI; nan where none is above 0."""
     weight = np.maximum(scores, 0)
-    total = weight.sum(0)
-    return np.where(total > 0, (np.arange(len(scores)) @ weight) / np.where(total > 0, total, 1), np.nan)
+    total = weight.sum(-2)
+    moment = (np.arange(scores.shape[-2])[:, None] * weight).sum(-2)
+    return np.where(total > 0, moment / np.where(total > 0, total, 1), np.nan)
 
 
-def spatial(scores: Array, position: Sequence[float], *, soft: bool = False) -> float:
-    """Return the correlation of each ROI's stage with its position in the hierarchy.
+def spatial(scores: Array, position: Sequence[float], *, soft: bool = False) -> Array:
+    """Return the correlation of each ROI's stage with its position in the hierarchy, for each of ``(..., L, R)``.
+
+    nan where it is not defined: fewer than three ROIs, one stage best for all, or a score that is not there.
 
     Args:
-        scores: ``(L, R)``.
+        scores: Stage × ROI.
         position: Rank of each ROI, or its distance from the lowest.
         soft: Take the centre of mass instead of the best stage.
     """
-    if scores.shape[1] < FEWEST or len(scores) < 2 or not np.isfinite(scores).all():
-        return math.nan
-    place = centre_of_mass(scores) if soft else best_stage(scores)
-    return spearman(place.tolist(), list(position)) if np.isfinite(place).all() else math.nan
+    if scores.shape[-1] < FEWEST or scores.shape[-2] < 2:
+        return np.full(scores.shape[:-2], np.nan)
+    usable: Any = np.isfinite(scores).all((-1, -2))
+    filled = np.where(usable[..., None, None], scores, 0.0)
+    place = centre_of_mass(filled) if soft else filled.argmax(-2).astype(np.float64)
+    usable &= np.isfinite(place).all(-1)
+    found = rank_correlation(np.where(usable[..., None], place, 0.0), np.asarray(position))
+    return np.where(usable, found, np.nan)
 
 
-def latency_score(latencies: Array) -> float:
-    """Return the correlation of stage index with latency ``(L,)``; stages without a latency are left out."""
-    known = np.isfinite(latencies)
-    if known.sum() < FEWEST:
-        return math.nan
-    return spearman(np.arange(len(latencies))[known].tolist(), latencies[known].tolist())
+def latency_score(latencies: Array) -> Array:
+    """Return the correlation of stage index with latency ``(..., L)``; stages without a latency are left out."""
+    index = np.arange(latencies.shape[-1], dtype=np.float64)
+    if np.isfinite(latencies).all():
+        short = latencies.shape[-1] < FEWEST
+        return np.full(latencies.shape[:-1], np.nan) if short else rank_correlation(latencies, index)
+    flat = latencies.reshape(-1, latencies.shape[-1])
+    found = np.full(len(flat), np.nan)
+    for k, row in enumerate(flat):
+        known = np.isfinite(row)
+        if known.sum() >= FEWEST:
+            found[k] = rank_correlation(row[known], index[known])
+    return found.reshape(latencies.shape[:-1])
 
 
-def with_null(score: Callable[[NDArray[np.int64]], float], num_stages: int, seed: int = 0) -> Hierarchical:
+def with_null(score: Callable[[Array], Array], values: Array, seed: int = 0) -> Hierarchical:
     """Return a score with the null of permuted stages, exact for few stages.
 
     Args:
-        score: From an order of the stages to the score; it is called with the true order first.
-        num_stages: L.
+        score: From values ``(..., L, …)``, the first axis free, to scores.
+        values: Stages first, ``(L, …)``.
         seed: Of the permutations, where not all are counted.
     """
-    value = score(np.arange(num_stages))
+    num = len(values)
+    value = float(score(values[None])[0])
     if not math.isfinite(value):
         return Hierarchical(value, math.nan, np.array([]))
-    if num_stages <= EXACT:
-        orders = [np.array(o) for o in itertools.permutations(range(num_stages))]
+    if num <= EXACT:
+        orders = np.array(list(itertools.permutations(range(num))))
     else:
         rng = np.random.default_rng(seed)
-        orders = [np.arange(num_stages), *(rng.permutation(num_stages) for _ in range(PERMUTATIONS))]
-    null = np.array([score(o) for o in orders])
+        orders = np.stack([np.arange(num), *(rng.permutation(num) for _ in range(PERMUTATIONS))])
+    null = score(values[orders])
     null = null[np.isfinite(null)]
     return Hierarchical(value, float((np.abs(null) >= abs(value) - 1e-12).mean()), null)
 
 
-def ordered_slope(scores: Array, ceilings: Sequence[float]) -> float:
+def slopes(scores: Array, ceilings: Sequence[float]) -> Array:
     """Return the slope, per whole network, of ``S[:, high] / ceiling − S[:, low] / ceiling`` for two ROIs.
 
     Args:
         scores: ``(..., L, 2)``, lower ROI first.
         ceilings: Upper noise ceiling of each ROI.
     """
-    return float(slopes(scores[None], ceilings)[0])
-
-
-def slopes(scores: Array, ceilings: Sequence[float]) -> Array:
-    """Return the slopes of many resamples ``(..., L, 2)`` at once; see ``ordered_slope``."""
     x = np.linspace(0, 1, scores.shape[-2])
     x = x - x.mean()
     difference = scores[..., 1] / ceilings[1] - scores[..., 0] / ceilings[0]
@@ -152,37 +170,17 @@ def onset_latency(curves: Array, times: Array, *, permutations: int = 500, alpha
 
     square = np.square(curves).mean(0)
     rng = np.random.default_rng(seed)
-    signs = rng.choice((-1.0, 1.0), (permutations, num))
-    largest = np.array([max((m for _, m in _clusters(t_values(f, square), threshold)), default=0.0)
-                        for f in signs @ curves / num])  # fmt: skip
-    for start, mass in _clusters(t_values(curves.mean(0), square), threshold):
+    flipped = t_values(rng.choice((-1.0, 1.0), (permutations, num)) @ curves / num, square)
+    running: Array = np.zeros(permutations)
+    largest: Array = np.zeros(permutations)
+    for t in flipped.T:
+        running = np.where(t > threshold, running + t, 0.0)
+        largest = np.maximum(largest, running)
+    true = t_values(curves.mean(0), square)
+    above = np.concatenate([[False], true > threshold, [False]])
+    starts, ends = np.flatnonzero(above[1:] & ~above[:-1]), np.flatnonzero(~above[1:] & above[:-1])
+    for start, end in zip(starts, ends, strict=True):
+        mass = true[start:end].sum()
         if times[start] > 0 and (1 + (largest >= mass).sum()) / (1 + permutations) <= alpha:
             return float(times[start])
     return math.nan
-
-
-def _clusters(t: Array, threshold: float) -> list[tuple[int, float]]:
-    """Return (first index, sum) of every run of values above the threshold."""
-    above = np.concatenate([[False], t > threshold, [False]])
-    starts, ends = np.flatnonzero(above[1:] & ~above[:-1]), np.flatnonzero(~above[1:] & above[:-1])
-    return [(int(a), float(t[a:b].sum())) for a, b in zip(starts, ends, strict=True)]
-
-
-def held_out_best(scores_of: Callable[[NDArray[np.int64]], Array], num: int, *, splits: int = 20, seed: int = 0) -> Array:
-    """Return each column's score at the stage that other images chose: no stage is picked by what it is scored on.
-
-    Args:
-        scores_of: From images' indices to ``(L, R)``.
-        num: Number of images.
-        splits: Random halves; each half chooses for the other.
-        seed: Of the halves.
-    """
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(splits):
-        order = rng.permutation(num)
-        halves = np.sort(order[: num // 2]), np.sort(order[num // 2 :])
-        first, second = scores_of(halves[0]), scores_of(halves[1])
-        for choosing, scored in ((first, second), (second, first)):
-            found.append(np.take_along_axis(scored, np.nanargmax(choosing, 0)[None], 0)[0])
-    return np.mean(found, 0)

@@ -9,6 +9,7 @@ same resamples.
 Shapes: ``M`` models, ``T`` targets (ROIs), ``S`` subjects, ``B`` resamples, ``P`` pairs of images.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,6 @@ class Alignment:
     resampled: Array
     subjects: Mapping[str, int]
 
-    def at(self, model: str, given: Sequence[str] = ()) -> int:
-        """Return the index of a row."""
-        return self.rows.index(Row(model, tuple(given)))
-
 
 def noise_ceiling(rdms: Array, method: Method = "spearman") -> tuple[float, float] | None:
     """Return the bounds of what the true model would score on subjects' RDMs ``(S, P)``; ``None`` for one subject.
@@ -90,6 +87,7 @@ def align(
     method: Method = "spearman",
     resamples: int = RESAMPLES,
     seed: int = 0,
+    ceilings: bool = True,
 ) -> Alignment:
     """Compare model RDMs with every subject's RDM of every target.
 
@@ -100,6 +98,7 @@ def align(
         method: Similarity; partial ones are correlations (of ranks, unless ``corr``).
         resamples: B; 0 for no intervals.
         seed: Of the resampling.
+        ceilings: Whether noise ceilings are wanted.
     """
     names = list(models)
     subjects = {t: len(v) for t, v in targets.items()}
@@ -111,7 +110,7 @@ def align(
     whole = Stack(np.concatenate([np.stack(list(models.values())), means]), method)
     of_mean = _Plan(names, rows, len(means)).scores(whole, None)
     edges = np.cumsum([0, *subjects.values()])
-    groups = list(zip(edges[:-1], edges[1:], strict=True))
+    groups = list(itertools.pairwise(edges))
     score = np.stack([own[:, a:b].mean(1) for a, b in groups], 1)
     resampled = _resample(stack, plan, own, groups, resamples, seed)
     spread = np.stack([_spread(resampled[..., t], b - a, stack) for t, (a, b) in enumerate(groups)], 1)
@@ -122,7 +121,7 @@ def align(
         of_mean,
         score - spread,
         score + spread,
-        {t: noise_ceiling(v, method) for t, v in targets.items()},
+        {t: noise_ceiling(v, method) if ceilings else None for t, v in targets.items()},
         resampled,
         subjects,
     )

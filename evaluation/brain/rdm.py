@@ -22,6 +22,7 @@ Counts = NDArray[np.int64]
 Distance = Literal["correlation", "euclidean"]
 Method = Literal["spearman", "rho-a", "corr"]
 LEFT = 1e-9  # share of an RDM's variance below which what is left of it after regression is rounding
+RIDGE = 1e-12
 ROUNDING = 1e-12  # share of a pattern's power below which what is left after centring is rounding
 
 
@@ -140,9 +141,9 @@ class Stack:
         if weights is None:
             weights = np.ones(self.vectors.shape[1], dtype=np.int32)
         running = np.zeros((order.shape[0], order.shape[1] + 1), dtype=np.int32)
-        np.cumsum(weights[order], axis=1, out=running[:, 1:])
+        np.cumsum(np.take(weights, order), axis=1, out=running[:, 1:])
         flat = running.ravel()
-        return (flat[before] + flat[after] + 1).astype(np.float64)
+        return (np.take(flat, before) + np.take(flat, after) + 1).astype(np.float64)
 
     def products(self, counts: Counts | None = None, num_first: int | None = None) -> tuple[Array, Array, float]:
         """Return sums of products of centred values (of ranks, unless ``corr``), and the number of pairs.
@@ -163,9 +164,12 @@ class Stack:
             mean = self.vectors.mean(1) if weights is None else self.vectors @ weights / total
             x = self.vectors - mean[:, None]
         else:
-            x = 0.5 * self.twice_ranks(weights) - 0.5 * (total + 1)
+            x = self.twice_ranks(weights)
+            x -= total + 1
+            x *= 0.5
         weighted = x if weights is None else x * weights
-        return x[:num_first] @ weighted.T, (x * weighted).sum(1), total
+        power: Array = np.einsum("rp,rp->r", x, weighted)
+        return np.asarray(x[:num_first] @ weighted.T, dtype=np.float64), power, total
 
     def similarity(self, products: Array, power: Array, total: float) -> Array:
         """Return the similarities ``(num_first, R)`` from what ``products`` returned; nan where one is constant."""
@@ -196,11 +200,14 @@ def partial(
         given: Indices of what is held constant, below M.
         columns: Indices of the data.
     """
-    inverse = np.linalg.pinv(products[np.ix_(given, given)], hermitian=True)
-    to_rows, to_columns = products[np.ix_(given, rows)], products[np.ix_(given, columns)]
-    left = products[np.ix_(rows, columns)] - to_rows.T @ inverse @ to_columns
-    row_power = power[rows] - np.einsum("ji,jk,ki->i", to_rows, inverse, to_rows)
-    column_power = power[columns] - np.einsum("ji,jk,ki->i", to_columns, inverse, to_columns)
+    to_rows, to_columns = products[given[:, None], rows], products[given[:, None], columns]
+    among = products[given[:, None], given]
+    # A trace on the diagonal, below what matters, in case that some of the others determine each other.
+    among = among + np.diag(RIDGE * np.maximum(np.diagonal(among), 1e-300))
+    left = np.linalg.solve(among, np.concatenate([to_rows, to_columns], 1))
+    row_power = power[rows] - (to_rows * left[:, : len(rows)]).sum(0)
+    column_power = power[columns] - (to_columns * left[:, len(rows) :]).sum(0)
     row_power = np.where(row_power > LEFT * power[rows], row_power, np.nan)
     column_power = np.where(column_power > LEFT * power[columns], column_power, np.nan)
-    return left / np.sqrt(row_power[:, None] * column_power)
+    remains = products[rows[:, None], columns] - to_rows.T @ left[:, len(rows) :]
+    return remains / np.sqrt(row_power[:, None] * column_power)

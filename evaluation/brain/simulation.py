@@ -126,7 +126,7 @@ def simulate(
     drawn = shapes.draw(images, 64, clutter=2, noise=0.0, seed=seed)
     areas = {a: _standard(x.flatten(1).numpy()) for a, x in VentralStream().activations(drawn.images).items()}
     rng = np.random.default_rng(seed)
-    times = np.arange(-100.0, 401.0, 10.0)
+    times = np.arange(-100.0, 401.0, 10.0, dtype=np.float64)
     betas: dict[str, list[Array]] = {a: [] for a in AREAS}
     truth: dict[str, list[Array]] = {a: [] for a in AREAS}
     movie = []

@@ -1,1 +1,1 @@
-"""Brain data sets: one file each, with a function `build` (the data) and, where every run is examined with it, a benchmark."""
+"""Brain data sets: one file each, with a function `build` (the data), and perhaps a benchmark."""

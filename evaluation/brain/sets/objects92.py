@@ -8,12 +8,14 @@ Early visual cortex is largely explained by the objects' silhouettes, since they
 two regions there is no correlation over regions: the slope over stages takes its place.
 """
 
+import functools
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from evaluation.brain.data import BrainData, Card, linear_luminance
-from evaluation.brain.examination import BrainBenchmark
+from evaluation.brain._examination import BrainBenchmark
 from evaluation.brain.fetch import RemoteFile, files
 from evaluation.brain.rdm import Array
 from training.data.base import Source
@@ -63,8 +65,9 @@ class Objects92(BrainBenchmark):
 
     name = "objects92"
     reference = CARD.citation
-    headline = "activation_IT"
-    losses = ("pseudo_label", "entropy", "label", "instance")
+    headline = "activation_slope"
+    default_scales = (1.5, 2.0)
+    on_request = True  # its data are not part of plasticbench
 
     def load(self, source: Source) -> BrainData:
         """Return the data."""
@@ -77,9 +80,14 @@ def build(source: Source) -> BrainData:
     Raises:
         DataMissing: If its files are not in the data folder and may not be downloaded.
     """
+    return _read(source.root, source.download)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(root: Path, download: bool) -> BrainData:
     from scipy.io import loadmat
 
-    path = files("objects92", FILES, source)
+    path = files("objects92", FILES, Source(root, download))
     main = loadmat(path[STIMULI])
     objects = main["stimuli_92objs"]
     images = np.stack(list(objects["image"][0]))

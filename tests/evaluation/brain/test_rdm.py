@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import rankdata
-
-from evaluation.brain.inference import Row, align, dual_variance, noise_ceiling
-from evaluation.brain.rdm import Stack, category_rdm, compare, num_images, partial, rdm, square
-
-rsatoolbox = pytest.importorskip("rsatoolbox")
 from rsatoolbox.data import Dataset
 from rsatoolbox.inference import boot_noise_ceiling
 from rsatoolbox.model import ModelFixed
 from rsatoolbox.rdm import RDMs, calc_rdm
 from rsatoolbox.rdm import compare as rsa_compare
 from rsatoolbox.util.inference_util import extract_variances
+from scipy.stats import rankdata
+
+from evaluation.brain.inference import Row, align, dual_variance, noise_ceiling
+from evaluation.brain.rdm import Stack, category_rdm, compare, num_images, partial, rdm, square
 
 METHODS = ("spearman", "rho-a", "corr")
 
