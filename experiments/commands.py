@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.brain import own_brains
 from experiments.catalogues import BENCHMARKS, CATALOGUES
 from training.catalogue import describe
 from training.config import TRAINING_FIELDS, Execution, data_root, run_config
@@ -211,10 +212,12 @@ def listing(options: argparse.Namespace) -> int:
     """Show what there is of one kind."""
     if options.kind not in CATALOGUES:
         raise unknown("kind", options.kind, CATALOGUES)
-    entries = CATALOGUES[options.kind].entries()
-    width = max(map(len, entries), default=0)
-    for entry in entries.values():
-        print(f"{entry.name:<{width}}  {entry.summary}")
+    lines = {e.name: e.summary for e in CATALOGUES[options.kind].entries().values()}
+    if options.kind == "brains":
+        lines |= own_brains(data_root())
+    width = max(map(len, lines), default=0)
+    for name, summary in lines.items():
+        print(f"{name:<{width}}  {summary}")
     return 0
 
 

@@ -130,6 +130,21 @@ def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] 
     return len(wanted)
 
 
+def measure_with(directory: RunDirectory, execution: Execution, bench: Benchmark) -> int:
+    """Measure a finished run with a benchmark of one's own making and return the number of scores.
+
+    Raises:
+        UserError: If its checkpoint is broken.
+    """
+    config = directory.config()
+    torch.set_num_threads(execution.threads)
+    bench.source = Source(execution.data, execution.download)
+    with directory.lock():
+        trained = None if config.is_null else restore(directory, execution)
+        _measure(config, trained, directory, execution, [bench], "")
+    return sum(s["benchmark"] == bench.name for s in directory.scores())
+
+
 def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:
     """Return the observer of a trained network.
 

@@ -4,7 +4,7 @@ Shapes: ``N`` images, ``P`` pairs of them in the order of ``numpy.triu_indices(N
 voxels or channels, ``T`` times.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,14 @@ MODALITIES = ("fmri", "meg", "eeg", "ieeg", "electrophysiology", "behaviour", "m
 
 class DataMissing(Exception):
     """The data are not on this machine; the message says where they were looked for and how to get them."""
+
+
+class Broken(ValueError):
+    """A folder that cannot be read; one message per problem."""
+
+    def __init__(self, found: Sequence[str]) -> None:
+        super().__init__("; ".join(found))
+        self.found = list(found)
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.brain.data import BrainData, Card, linear_luminance, problems
+from evaluation.brain.data import BrainData, Broken, Card, problems
+from evaluation.brain.images import SUFFIXES, from_array, from_files, read_table
 from evaluation.brain.rdm import Array, rdm, square
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 REQUIRED = ("name", "modality", "rois", "subjects", "citation", "licence")
-
-
-class Broken(ValueError):
-    """A folder that cannot be read; one message per problem."""
-
-    def __init__(self, found: Sequence[str]) -> None:
-        super().__init__("; ".join(found))
-        self.found = list(found)
 
 
 def read(folder: Path) -> BrainData:
@@ -177,21 +169,12 @@ def _to_srgb(stimuli: Tensor) -> NDArray[np.uint8] | NDArray[np.float32]:
 
 def _table(folder: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
     path = folder / "stimuli.csv"
-    if not path.exists():
-        files = _image_files(folder)
-        if not files:
-            raise Broken(["stimuli.csv: not there, and no folder of images to take names from"])
-        return tuple(f.stem for f in files), {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "stimulus" not in rows[0]:
-        raise Broken(["stimuli.csv: needs a column `stimulus` and one line per image"])
-    labels = {}
-    for column in rows[0]:
-        if column != "stimulus":
-            values = [r[column] for r in rows]
-            labels[column] = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    return tuple(r["stimulus"] for r in rows), labels
+    if path.exists():
+        return read_table(path)
+    files = _image_files(folder)
+    if not files:
+        raise Broken(["stimuli.csv: not there, and no folder of images to take names from"])
+    return tuple(f.stem for f in files), {}
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -200,32 +183,13 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path, names: Sequence[str]) -> Tensor:
-    from PIL import Image
-
     path = folder / "stimuli.npy"
     if path.exists():
-        try:
-            images = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise Broken([f"stimuli.npy: cannot be read ({error})"]) from error
-        if images.ndim not in (3, 4):
-            raise Broken([f"stimuli.npy: expected (N, H, W) or (N, H, W, 3), got {images.shape}"])
-        return linear_luminance(images)
+        return from_array(path)
     files = _image_files(folder)
     if not files:
         raise Broken(["stimuli: neither stimuli.npy nor a folder of images"])
-    stems = {f.stem: f for f in files}
-    if missing := [n for n in names if n not in stems and n not in {f.name for f in files}]:
-        raise Broken([f"stimuli/: no image for {missing[0]!r} of stimuli.csv ({len(missing)} missing)"])
-    by_name = stems | {f.name: f for f in files}
-    pixels = []
-    for name in names:
-        with Image.open(by_name[name]) as image:
-            pixels.append(np.asarray(image.convert("RGB")))
-    sizes = {p.shape for p in pixels}
-    if len(sizes) > 1:
-        raise Broken([f"stimuli/: images of different sizes ({', '.join(map(str, sorted(sizes)[:3]))})"])
-    return linear_luminance(np.stack(pixels))
+    return from_files(files, names)
 
 
 def _position(described: Mapping[str, Any], names: Sequence[str], path: Path) -> NDArray[np.int64]:

@@ -58,7 +58,9 @@ def _mat(path: Path) -> dict[str, NDArray[Any]]:
         import h5py
 
         with h5py.File(path) as file:
-            return {n: np.asarray(v).T for n, v in file.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiu"}
+            return {
+                n: np.asarray(v).T for n, v in file.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiu"
+            }
     return {n: v for n, v in content.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"}
 
 
@@ -191,7 +193,9 @@ def glm_responses(
         events = [pd.DataFrame(read_events(s.events)) for s in own]
         shown = set().union(*(set(e["trial_type"]) for e in events))
         if lacking := [n for n in stimuli if n not in shown]:
-            raise NotReadable(f"subject {subject}: no event of {lacking[0]!r} ({len(lacking)} of {len(stimuli)} missing)")
+            raise NotReadable(
+                f"subject {subject}: no event of {lacking[0]!r} ({len(lacking)} of {len(stimuli)} missing)"
+            )
         images = [load_img(str(s.bold)) for s in own]
         tr = repetition_time or float(images[0].header.get_zooms()[3])
         if not tr > 0:
@@ -231,6 +235,19 @@ def _contrast(model: Any, stimulus: str) -> list[NDArray[np.float64]]:
     return [v / num for v in vectors]
 
 
+def event_names(path: Path) -> dict[int, str]:
+    """Return event code → stimulus from a CSV with columns ``event`` and ``stimulus``.
+
+    Raises:
+        NotReadable: If it is not there or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {int(r["event"]): r["stimulus"] for r in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError) as error:
+        raise NotReadable(f"{path}: needs columns event (a whole number) and stimulus ({error})") from error
+
+
 def epochs_movie(
     paths: Sequence[Path], events: Mapping[int, str], stimuli: Sequence[str], *, bin_ms: float = 0.0
 ) -> tuple[Array, Array]:
@@ -254,7 +271,9 @@ def epochs_movie(
         try:
             dataset = read_epochs(str(path))
         except ImportError as error:
-            raise NotReadable("reading epochs needs MNE: pip install 'plasticbench[meg]', or pip install mne") from error
+            raise NotReadable(
+                "reading epochs needs MNE: pip install 'plasticbench[meg]', or pip install mne"
+            ) from error
         except Exception as error:  # MNE raises its own
             raise NotReadable(f"{path}: cannot be read as MNE epochs ({' '.join(str(error).split())[:120]})") from error
         code = np.asarray(dataset.obs_descriptors["event"])

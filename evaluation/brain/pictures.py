@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluation.brain import reports
 from evaluation.brain.data import BrainData
+from evaluation.brain.hierarchy import peak_latency
 from evaluation.brain.inference import Alignment
 from evaluation.brain.models import SHUFFLED, UNTRAINED, Rows
 from evaluation.brain.rdm import Array, Method
@@ -158,7 +159,8 @@ def ladder(path: Path, title: str, data: BrainData, rows: Rows, found: Alignment
         axes.set_xlabel("similarity (best stage)", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     drawing.suptitle(
-        f"{title}\nbest stage of each family beside its controls (best on these images; grey: noise ceiling)", fontsize=9
+        f"{title}\nbest stage of each family beside its controls (best on these images; grey: noise ceiling)",
+        fontsize=9,
     )
     return _save(drawing, path)
 
@@ -177,7 +179,7 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
         stages = list(curves[family])
         extent = (data.times[0] - step / 2, data.times[-1] + step / 2, len(stages) - 0.5, -0.5)
         image = axes.imshow(mean, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", extent=extent)
-        peaks = [reports.hierarchy.peak_latency(c, data.times) for c in mean]
+        peaks = [peak_latency(c, data.times) for c in mean]
         axes.plot(peaks, range(len(stages)), "k.-", lw=0.8, ms=5)
         axes.axvline(0, color="k", lw=0.8, ls=":")
         axes.set_yticks(range(len(stages)), stages, fontsize=8)
@@ -195,5 +197,3 @@ def _write_csv(path: Path, times: Array, curves: Mapping[str, Mapping[str, Array
         for family, stages in curves.items():
             for stage, people in stages.items():
                 writer.writerows([family, stage, s, *(f"{v:.6g}" for v in c)] for s, c in enumerate(people))
-
-

@@ -93,7 +93,7 @@ def best(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> 
 def _chosen(
     of: Callable[[NDArray[np.int64]], Array], num_stages: int, num_kinds: int, num: int, splits: int = 10
 ) -> Array:
-    """Return ``(2 · splits, kinds, targets)``: scores on one half of the images at the stage whose raw row won on the other."""
+    """Return scores on one half of the images at the stage whose raw row won on the other, ``(halves, kinds, T)``."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(splits):
@@ -124,7 +124,7 @@ def space(rows: Rows, found: Alignment, data: BrainData) -> list[Score]:
             metric = f"{family}_{name}"
             if len(columns) < hierarchy.FEWEST:
                 if name == "spatial":
-                    why = f"{len(columns)} ROIs in a hierarchy: a correlation needs {hierarchy.FEWEST}; see {family}_slope"
+                    why = f"{len(columns)} ROIs in a hierarchy: a correlation needs 3; see {family}_slope"
                     scores.append(not_available(metric, why))
                 continue
             result = hierarchy.with_null(functools.partial(hierarchy.spatial, position=position, soft=soft), s)

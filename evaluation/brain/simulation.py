@@ -102,12 +102,11 @@ class Simulated:
 
     def explainable(self) -> dict[str, Array]:
         """Return the share of each voxel's variance over images that is not noise, ``{area: (S, V)}``."""
-        return {
-            area: np.stack([
-                np.clip(1 - (b - t).var(0) / b.var(0), 0, 1) for b, t in zip(self.betas[area], self.truth[area], strict=True)
-            ])
-            for area in self.betas
-        }  # fmt: skip
+        found = {}
+        for area, people in self.betas.items():
+            share = [1 - (b - t).var(0) / b.var(0) for b, t in zip(people, self.truth[area], strict=True)]
+            found[area] = np.clip(np.stack(share), 0, 1)
+        return found
 
 
 def simulate(

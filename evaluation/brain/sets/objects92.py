@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.brain.data import BrainData, Card, linear_luminance
 from evaluation.brain._examination import BrainBenchmark
+from evaluation.brain.data import BrainData, Card, linear_luminance
 from evaluation.brain.fetch import RemoteFile, files
 from evaluation.brain.rdm import Array
 from training.data.base import Source

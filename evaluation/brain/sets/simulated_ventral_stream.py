@@ -7,8 +7,8 @@ hierarchy on Gabor energy, not whether it resembles a brain.
 
 import functools
 
-from evaluation.brain.data import BrainData, Card
 from evaluation.brain._examination import BrainBenchmark
+from evaluation.brain.data import BrainData, Card
 from evaluation.brain.simulation import AREAS, simulate
 from training.data.base import Source
 
