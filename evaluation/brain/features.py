@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from evaluation.base import Observer, TrainedObserver, evaluating
 from evaluation.brain.losses import Probe
-from evaluation.brain.rdm import Array, Distance, centre, from_gram
+from evaluation.brain.rdm import Array, Distance, centre, from_gram, settled
 from models.base import Stage
 
 Pooling = Literal["none", "global", "pyramid"]
@@ -319,4 +319,4 @@ def _products(x: Array, y: Array, distance: Distance) -> Array:
 
 def _finish(gram: Array, distance: Distance, units: int) -> Array:
     vector = from_gram(gram, distance)
-    return vector / units if distance == "euclidean" else vector
+    return settled(vector / units if distance == "euclidean" else vector)

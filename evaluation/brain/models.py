@@ -19,7 +19,7 @@ from evaluation.brain.features import (
 )  # fmt: skip
 from evaluation.brain.inference import Row
 from evaluation.brain.losses import outputs, probe
-from evaluation.brain.rdm import Array, rdm
+from evaluation.brain.rdm import Array, rdm, settled
 
 SHUFFLED = "shuffled_label"  # a loss that is a control
 UNTRAINED = "untrained_"  # prefix of what the same network gives before training
@@ -157,7 +157,7 @@ def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str,
         if not prefix:
             output = outputs(observer, data.stimuli)
             error = ready.objective.error(output, ready.target.to(output.device))
-            rows.control(f"output_error_{loss}", rdm(error.flatten(1).cpu().double().numpy(), spec.distance))
+            rows.control(f"output_error_{loss}", settled(rdm(error.flatten(1).cpu().double().numpy(), spec.distance)))
 
 
 def _entries(rows: Rows) -> list[Entry]:

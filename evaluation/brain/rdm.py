@@ -23,6 +23,7 @@ Distance = Literal["correlation", "euclidean"]
 Method = Literal["spearman", "rho-a", "corr"]
 LEFT = 1e-9  # share of an RDM's variance below which what is left of it after regression is rounding
 RIDGE = 1e-12
+DIGITS = 1e-9  # differences between dissimilarities, relative to the largest, below which they are equal
 ROUNDING = 1e-12  # share of a pattern's power below which what is left after centring is rounding
 
 
@@ -60,6 +61,17 @@ def from_gram(g: Array, distance: Distance) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         length = np.where(power > 0, np.sqrt(power), np.nan)
         return 1 - g[..., i, j] / (length[..., i] * length[..., j])
+
+
+def settled(vector: Array) -> Array:
+    """Return RDM vectors without their last digits: equal dissimilarities must tie, not be ranked by rounding.
+
+    Where a loss has two categories, the signals of a category's images are parallel at the last stages: their
+    distances are all 0 but for rounding.
+    """
+    scale = np.nanmax(np.abs(vector), axis=-1, keepdims=True, initial=0.0)
+    unit = DIGITS * np.where(scale > 0, scale, 1.0)
+    return np.asarray(np.round(vector / unit) * unit)
 
 
 def category_rdm(labels: NDArray) -> Array:
@@ -191,7 +203,8 @@ def partial(
     """Return correlations of rows with columns, given others, from what ``Stack.products`` returned.
 
     The products of rows and columns with the others are taken out (Schur complement): the correlation of
-    what remains after linear regression on the others. nan where nothing remains.
+    what remains after linear regression on the others. 0 where nothing remains of a row (the others determine
+    it), nan where nothing remains of a column.
 
     Args:
         products: ``(M, R)`` products of centred values.
@@ -207,7 +220,7 @@ def partial(
     left = np.linalg.solve(among, np.concatenate([to_rows, to_columns], 1))
     row_power = power[rows] - (to_rows * left[:, : len(rows)]).sum(0)
     column_power = power[columns] - (to_columns * left[:, len(rows) :]).sum(0)
-    row_power = np.where(row_power > LEFT * power[rows], row_power, np.nan)
+    none = row_power <= LEFT * power[rows]
     column_power = np.where(column_power > LEFT * power[columns], column_power, np.nan)
     remains = products[rows[:, None], columns] - to_rows.T @ left[:, len(rows) :]
-    return remains / np.sqrt(row_power[:, None] * column_power)
+    return np.where(none[:, None], 0.0, remains / np.sqrt(np.where(none, 1.0, row_power)[:, None] * column_power))
