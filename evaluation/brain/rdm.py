@@ -23,7 +23,7 @@ Distance = Literal["correlation", "euclidean"]
 Method = Literal["spearman", "rho-a", "corr"]
 LEFT = 1e-9  # share of an RDM's variance below which what is left of it after regression is rounding
 RIDGE = 1e-12
-DIGITS = 1e-9  # differences between dissimilarities, relative to the largest, below which they are equal
+DIGITS = 1e-12  # differences between dissimilarities, relative to the largest, below which they are equal
 ROUNDING = 1e-12  # share of a pattern's power below which what is left after centring is rounding
 
 
