@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from evaluation.base import Observer, TrainedObserver, evaluating
 from evaluation.brain.losses import Probe
-from evaluation.brain.rdm import Array, Distance, centre, from_gram, settled
+from evaluation.brain.rdm import Array, Distance, centre, from_gram, gram, settled
 from models.base import Stage
 
 Pooling = Literal["none", "global", "pyramid"]
@@ -289,14 +289,15 @@ def stage_rdms(source: Source, num: int, reducer: Reducer, *, memory: int = MEMO
     per_image = sum(8 * x.shape[1] for x in first.values())
     if num * per_image <= memory:
         found = patterns(source, num, reducer)
-        return {s: _finish(_products(x, x, distance), distance, x.shape[1]) for s, x in found.items()}
+        return {s: _finish(gram(x, centred=distance == "correlation"), distance, x.shape[1]) for s, x in found.items()}
     size = max(1, min(BLOCK, memory // (2 * per_image)))
     starts = range(0, num, size)
     grams = {s: np.zeros((num, num)) for s in first}
 
     def block(start: int) -> dict[str, Array]:
         index = np.arange(start, min(start + size, num))
-        return {s: reducer(s, x) for s, x in source(index).items()}
+        found = {s: reducer(s, x) for s, x in source(index).items()}
+        return {s: centre(x) for s, x in found.items()} if distance == "correlation" else found
 
     for a in starts:
         left = block(a)
@@ -305,18 +306,12 @@ def stage_rdms(source: Source, num: int, reducer: Reducer, *, memory: int = MEMO
                 continue
             right = left if a == b else block(b)
             for stage, x in left.items():
-                product = _products(x, right[stage], distance)
+                product = x @ right[stage].T
                 grams[stage][a : a + len(x), b : b + product.shape[1]] = product
                 grams[stage][b : b + product.shape[1], a : a + len(x)] = product.T
     return {s: _finish(g, distance, first[s].shape[1]) for s, g in grams.items()}
 
 
-def _products(x: Array, y: Array, distance: Distance) -> Array:
-    if distance == "correlation":
-        return centre(x) @ centre(y).T
-    return x @ y.T
-
-
-def _finish(gram: Array, distance: Distance, units: int) -> Array:
-    vector = from_gram(gram, distance)
+def _finish(products: Array, distance: Distance, units: int) -> Array:
+    vector = from_gram(products, distance)
     return settled(vector / units if distance == "euclidean" else vector)

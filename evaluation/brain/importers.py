@@ -4,6 +4,7 @@ Shapes: ``N`` images, ``S`` subjects, ``V`` voxels or channels, ``P`` pairs of i
 """
 
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,18 +51,15 @@ def array(path: Path, key: str = "") -> NDArray[Any]:
 
 def _mat(path: Path) -> dict[str, NDArray[Any]]:
     """Return the numeric arrays of a MATLAB file, of version 5 or 7.3 (HDF5, whose axes are reversed)."""
+    import h5py
     from scipy.io import loadmat
 
-    try:
-        content = loadmat(path)
-    except NotImplementedError:
-        import h5py
-
+    if h5py.is_hdf5(path):
         with h5py.File(path) as file:
             return {
                 n: np.asarray(v).T for n, v in file.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiu"
             }
-    return {n: v for n, v in content.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"}
+    return {n: v for n, v in loadmat(path).items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"}
 
 
 def rdm_vectors(values: NDArray[Any], where: str = "RDMs") -> Array:
@@ -209,7 +207,9 @@ def glm_responses(
             t_r=tr, hrf_model="glover", noise_model="ar1", high_pass=high_pass, drift_model="cosine", mask_img=brain,
             smoothing_fwhm=smoothing, signal_scaling=False, standardize=False, minimize_memory=True,
         )  # fmt: skip
-        model.fit(images, events=events)
+        with warnings.catch_warnings():  # it says that a mask was given, which is what was meant
+            warnings.filterwarnings("ignore", message=".*a mask was given at masker creation")
+            model.fit(images, events=events)
         maps = [model.compute_contrast(_contrast(model, n), output_type="effect_size") for n in stimuli]
         for roi, place in places.items():
             masker = NiftiMasker(mask_img=str(place), standardize=None).fit()
