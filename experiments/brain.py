@@ -28,7 +28,7 @@ def add_parser(commands: Any, data: Callable[[argparse.ArgumentParser], None], r
     score.add_argument("runs_given", nargs="+", type=Path, metavar="RUN", help="run directory, or a folder of them")
     score.add_argument("--on", required=True, metavar="FOLDER_OR_NAME", help="brain data")
     score.add_argument("--set", dest="options", action="append", default=[], metavar="key=value",
-                       help="resamples=1000, distance=euclidean, pooling=global, reduction=pca, banded=true, …")  # fmt: skip
+        help="resamples=1000, distance=euclidean, pooling=global, reduction=pca, banded=true, …")  # fmt: skip
     run(score)
     score.set_defaults(command=score_command)
 
@@ -116,9 +116,8 @@ def check_command(options: argparse.Namespace) -> int:
         voxels = f", {sum(r.shape[1] for r in data.responses[name])} channels" if name in data.responses else ""
         print(f"  {name}: {len(rdms)} subjects{voxels}, {place}; noise ceiling {ceiling}")
     if data.movie is not None and data.times is not None:
-        print(
-            f"  time course: {len(data.movie)} subjects, {len(data.times)} times, {data.times[0]:g} to {data.times[-1]:g} ms"
-        )
+        span = f"{data.times[0]:g} to {data.times[-1]:g} ms"
+        print(f"  time course: {len(data.movie)} subjects, {len(data.times)} times, {span}")
     for name, values in data.labels.items():
         print(f"  labels {name}: {len(set(values.tolist()))} categories")
     print(f"  cite: {card.citation}\n  licence: {card.licence}")
@@ -173,8 +172,12 @@ def benchmark_on(data: Any, values: Mapping[str, Any]) -> Any:
     made: Any = type(
         "BrainData",
         (base,),
-        {"name": f"{name}({given})" if given else name, "reference": data.card.citation, "load": lambda self, source: data,
-         "__doc__": f"{name}, on request."},
+        {
+            "name": f"{name}({given})" if given else name,
+            "reference": data.card.citation,
+            "load": lambda self, source: data,
+            "__doc__": f"{name}, on request.",
+        },
     )  # fmt: skip
     try:
         bench = made(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -45,11 +45,12 @@ SIMULATED_COLUMNS = {
     "signal ": ("signal_time",),
 }
 NOTES = (
-    "Brain. IT: mean Spearman of RDMs with 15 subjects' IT (objects92), at the stage that other images chose; left: given "
-    "pixels, Gabor energy and silhouettes (activation), given these, the categories and the activations (signal of the "
-    "network's own answer), given the categories (signal of the category loss).",
-    "slope: rise of IT above EVC over the stages, in units of the noise ceiling; positive = later stages are more like IT. "
-    "sim.: SIMULATED data of known hierarchy, no brain: +1 = stages in the order of areas (space) or of latencies (time).",
+    "Brain. IT: mean Spearman of RDMs with 15 subjects' IT (objects92), at the stage that other images chose; left: "
+    "given pixels, Gabor energy and silhouettes (activation); given these, the categories and the activations (signal "
+    "of the network's own answer); given the categories (signal of the category loss).",
+    "slope: rise of IT above EVC over the stages, in units of the noise ceiling; positive = later stages are more like "
+    "IT. sim.: SIMULATED data of known hierarchy, no brain: +1 = stages in the order of areas (space) or of latencies "
+    "(time).",
 )
 
 

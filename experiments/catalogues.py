@@ -6,5 +6,6 @@ BENCHMARKS = Catalogue("benchmark", "evaluation", class_derived_from("Benchmark"
 OBSERVERS = Catalogue("observer", "evaluation.observers", function_named("build"))
 BRAINS = Catalogue("brain data set", "evaluation.brain.sets", function_named("build"))
 CATALOGUES = {
-    "rules": RULES, "models": MODELS, "tasks": TASKS, "benchmarks": BENCHMARKS, "observers": OBSERVERS, "brains": BRAINS,
+    "rules": RULES, "models": MODELS, "tasks": TASKS, "benchmarks": BENCHMARKS, "observers": OBSERVERS,
+    "brains": BRAINS,
 }  # fmt: skip

@@ -24,11 +24,10 @@ def draw_all(
 ) -> list[Path]:
     """Write every picture that the data allow and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [
-        matrix(folder / f"{stem}_matrix.png", title, rows, found),
-        slopes(folder / f"{stem}_stages.png", title, rows, found),
-        ladder(folder / f"{stem}_controls.png", title, data, rows, found),
-    ]
+    paths = [matrix(folder / f"{stem}_matrix.png", title, rows, found)]
+    if not data.card.simulated:  # which is measured after every run, and shows no more than this
+        paths.append(slopes(folder / f"{stem}_stages.png", title, rows, found))
+        paths.append(ladder(folder / f"{stem}_controls.png", title, data, rows, found))
     if data.movie is not None:
         paths += time_course(folder, stem, title, data, rows, method)
     from evaluation.brain import cortex

@@ -91,7 +91,7 @@ def best(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> 
 
 
 def _chosen(
-    of: Callable[[NDArray[np.int64]], Array], num_stages: int, num_kinds: int, num: int, splits: int = 10
+    of: Callable[[NDArray[np.int64]], Array], num_stages: int, num_kinds: int, num: int, splits: int = 6
 ) -> Array:
     """Return scores on one half of the images at the stage whose raw row won on the other, ``(halves, kinds, T)``."""
     rng = np.random.default_rng(0)

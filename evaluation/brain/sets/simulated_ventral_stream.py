@@ -30,7 +30,7 @@ class SimulatedVentralStream(BrainBenchmark):
     name = "simulated_ventral_stream"
     headline = "activation_spatial"
     losses = ("pseudo_label", "label")
-    resamples = 200
+    resamples = 100  # it is measured after every run
 
     def load(self, source: Source) -> BrainData:
         """Return the data."""

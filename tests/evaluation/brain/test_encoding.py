@@ -49,6 +49,7 @@ def test_known_variance_is_recovered(drawn, share):
     assert explained.mean() == pytest.approx(share, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_simulated_stream_is_encoded_up_to_its_noise():
     made = simulate(images=320, subjects=2, voxels=40)
     stages = {a: x.flatten(1).numpy() for a, x in VentralStream().activations(made.stimuli).items()}
@@ -80,6 +81,7 @@ def test_kernels_are_standardised_on_training_images_only(drawn):
     assert np.isfinite(kernels(silent, train, test)[1]).all()
 
 
+@pytest.mark.slow
 def test_variance_of_signals_beyond_activations_is_what_was_put_there(drawn):
     rng = np.random.default_rng(2)
     base, labels = rng.normal(size=(200, 8)), np.eye(3)[rng.integers(0, 3, 200)]

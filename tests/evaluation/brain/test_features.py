@@ -9,8 +9,19 @@ from torch import nn
 
 from evaluation.brain import features
 from evaluation.brain.features import (
-    NotInEvaluationMode, Reducer, Spec, activations_of, assert_evaluation_mode, at_resolution, patterns, pooled, precise,
-    reducer_for, signals_of, stage_rdms, untrained,
+    NotInEvaluationMode,
+    Reducer,
+    Spec,
+    activations_of,
+    assert_evaluation_mode,
+    at_resolution,
+    patterns,
+    pooled,
+    precise,
+    reducer_for,
+    signals_of,
+    stage_rdms,
+    untrained,
 )  # fmt: skip
 from evaluation.brain.losses import LOSSES, CategoryCrossEntropy, Entropy, InstanceDiscrimination, probe, unit
 from evaluation.brain.rdm import rdm
@@ -165,7 +176,7 @@ def test_a_network_that_paints_gives_reconstruction_and_no_answer(few):
         observer_of(net, Backprop(), size=16), classes=(), objective=OBJECTIVES["mean_squared_error"]
     )
     ready = probe("reconstruction", observer, few)
-    assert ready.target.shape == (16, 3, 16, 16) and 0 <= ready.target.min() and ready.target.max() <= 1
+    assert ready.target.shape == (16, 3, 16, 16) and ready.target.min() >= 0 and ready.target.max() <= 1
     signals = observer.signals(few.stimuli, ready.target, ready.objective)
     output = list(observer.activations(few.stimuli).values())[-1]
     expected = 2 * (output - ready.target) / output[0].numel()
@@ -244,7 +255,7 @@ def test_components_are_fitted_on_the_network_s_own_images_only(small, few):
     observer = precise(small)
     reducer = reducer_for(observer, Spec(reduction="pca", components=5), signals=False)
     own = observer.net.trace(observer.probe(256)[0])["conv2"].detach().flatten(1)
-    values, axes = np.linalg.eigh(np.cov(own.numpy().T))
+    _, axes = np.linalg.eigh(np.cov(own.numpy().T))
     assert np.allclose(np.abs(reducer.fitted["conv2"][1].numpy().T @ axes[:, ::-1][:, :5]), np.eye(5), atol=1e-6)
     found = patterns(activations_of(observer, few.stimuli), 16, reducer)
     assert all(v.shape[1] <= 5 for v in found.values())

@@ -9,7 +9,14 @@ from evaluation.brain import hierarchy
 from evaluation.brain.controls import WAVELENGTHS, gabor_bank, gabor_energy, silhouettes
 from evaluation.brain.encoding import bh_score
 from evaluation.brain.hierarchy import (
-    centre_of_mass, latency_score, onset_latency, peak_latency, rank_correlation, slopes, spatial, with_null,
+    centre_of_mass,
+    latency_score,
+    onset_latency,
+    peak_latency,
+    rank_correlation,
+    slopes,
+    spatial,
+    with_null,
 )  # fmt: skip
 from evaluation.brain.rdm import compare, rdm
 from evaluation.brain.simulation import AREAS, ONSETS, PEAKS, VentralStream, course, hrf, simulate

@@ -79,11 +79,11 @@ def test_images_are_on_the_grey_of_the_scanner(objects):
 
 @pytest.fixture(scope="module")
 def confound(objects):
-    """An untrained network's gradients of the animacy loss, and of shuffled labels, over three seeds."""
+    """An untrained network's gradients of the animacy loss, and of shuffled labels, over two seeds."""
     found = []
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
-        net = cnn.build((3, 64, 64), (10,), width=16, hidden=64, activation="relu")
+        net = cnn.build((3, 64, 64), (10,), width=8, hidden=32, activation="relu")
         observer = precise(observer_of(net, Backprop(), size=64, classes=10))
         reducer = reducer_for(observer, Spec(), signals=True)
         own = {}
@@ -136,6 +136,7 @@ def test_scores_are_rsatoolbox_s_called_directly(objects, small):
                 assert found.score[i, t] == pytest.approx(expected, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_batch_size_or_image_order(objects, small, monkeypatch):
     exact = precise(small)
     spec, losses = Spec(), ("pseudo_label", "label")
