@@ -9,6 +9,7 @@ Shapes: ``N`` images, ``U`` units, ``P = N (N − 1) / 2`` pairs in the order of
 ``R`` RDMs, ``B`` resamples.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,11 +36,25 @@ def rdm(patterns: Array, distance: Distance = "correlation") -> Array:
 
 
 def gram(patterns: Array, *, centred: bool) -> Array:
-    """Return inner products of patterns ``(..., N, U)``, of the centred patterns where asked; ``(..., N, N)``."""
+    """Return inner products of patterns ``(..., N, U)``, of the centred patterns where asked; ``(..., N, N)``.
+
+    Only the upper triangle and the diagonal are filled: half of the arithmetic.
+    """
+    from scipy.linalg.blas import dsyrk
+
     x = np.asarray(patterns, dtype=np.float64)
-    if centred:
-        x = centre(x)
-    return x @ np.swapaxes(x, -1, -2)
+    mean = x.mean(-1, keepdims=True) if centred else np.zeros((*x.shape[:-1], 1))
+    flat = np.ascontiguousarray(x - mean if centred else x).reshape(-1, *x.shape[-2:])
+    products = np.empty((len(flat), x.shape[-2], x.shape[-2]))
+    for k, part in enumerate(flat):
+        products[k] = dsyrk(1.0, part.T, trans=1)
+    products = products.reshape(*x.shape[:-1], x.shape[-2])
+    if centred:  # a constant pattern has no power but rounding
+        i = np.arange(x.shape[-2])
+        power = products[..., i, i]
+        offset = x.shape[-1] * np.square(mean[..., 0])
+        products[..., i, i] = np.where(power <= ROUNDING**2 * (power + offset), 0.0, power)
+    return products
 
 
 def centre(x: Array) -> Array:
@@ -50,17 +65,26 @@ def centre(x: Array) -> Array:
     return np.where(constant, 0.0, centred)
 
 
+@functools.lru_cache(maxsize=8)
+def _upper(num: int) -> NDArray[np.int64]:
+    """Return where the pairs are in a flattened square matrix."""
+    i, j = np.triu_indices(num, 1)
+    return i * num + j
+
+
 def from_gram(g: Array, distance: Distance) -> Array:
     """Return RDM vectors from inner products ``(..., N, N)``; Euclidean ones are not yet divided by the units."""
-    i, j = np.triu_indices(g.shape[-1], 1)
+    num = g.shape[-1]
     power = np.diagonal(g, axis1=-2, axis2=-1)
     if distance == "euclidean":
-        return np.maximum(power[..., i] + power[..., j] - 2 * g[..., i, j], 0.0)
+        square_ = power[..., :, None] + power[..., None, :] - 2 * g
+        return np.maximum(square_.reshape(*g.shape[:-2], num * num)[..., _upper(num)], 0.0)
     if distance != "correlation":
         raise ValueError(f"unknown distance {distance!r}; choose correlation or euclidean")
     with np.errstate(invalid="ignore", divide="ignore"):
-        length = np.where(power > 0, np.sqrt(power), np.nan)
-        return 1 - g[..., i, j] / (length[..., i] * length[..., j])
+        inverse = 1 / np.where(power > 0, np.sqrt(power), np.nan)
+    cosine = (g * inverse[..., :, None] * inverse[..., None, :]).reshape(*g.shape[:-2], num * num)
+    return 1 - cosine[..., _upper(num)]
 
 
 def settled(vector: Array) -> Array:
