@@ -41,7 +41,8 @@ class BrainBenchmark(Benchmark):
         components: Of the reduction.
         scales: Further resolutions at which activations are compared, in multiples of the training resolution.
         seed: Of the resampling.
-        banded: Also fit encoding models of signals beyond activations and categories (slow).
+        encoding: Whether responses, where there are any, are also encoded voxel by voxel; and BH score and CKA.
+        banded: With ``encoding``, also fit signals beyond activations and categories (slow).
     """
 
     pillar = "brain"
@@ -60,6 +61,7 @@ class BrainBenchmark(Benchmark):
         components: int = 512,
         scales: tuple[float, ...] | None = None,
         seed: int = 0,
+        encoding: bool | None = None,
         banded: bool = False,
     ) -> None:
         self.draws = resamples or type(self).resamples
@@ -67,9 +69,11 @@ class BrainBenchmark(Benchmark):
         self.spec = Spec(pooling, reduction, components, distance)  # type: ignore[arg-type]
         self.scales = type(self).default_scales if scales is None else scales
         self.seed, self.banded = seed, banded
+        self.encoding = (type(self).encodes if encoding is None else encoding) or banded
         self._last: tuple[BrainData, Rows, Alignment] | None = None
 
     default_scales: ClassVar[tuple[float, ...]] = ()
+    encodes: ClassVar[bool] = True
 
     def load(self, source: Source) -> BrainData:
         """Return the data; ``DataMissing`` says what is not there."""
@@ -108,7 +112,8 @@ class BrainBenchmark(Benchmark):
             scores += reports.space(rows, found, data)
             scores += reports.resolutions(observer, data, targets, self.spec, self.method, self.scales)
         scores += reports.time(rows, data, self.method)
-        scores += reports.encoding(exact, data, self.spec, self.losses, banded=self.banded)
+        if self.encoding:
+            scores += reports.encoding(exact, data, self.spec, self.losses, banded=self.banded)
         scores += [not_available(m, why, stage=s) for (m, s), why in rows.missing.items()]
         if not any(s.metric == self.headline for s in scores):
             scores.append(not_available(self.headline, "it has no such score"))

@@ -45,7 +45,7 @@ def gram(patterns: Array, *, centred: bool) -> Array:
     x = np.asarray(patterns, dtype=np.float64)
     mean = x.mean(-1, keepdims=True) if centred else np.zeros((*x.shape[:-1], 1))
     flat = np.ascontiguousarray(x - mean if centred else x).reshape(-1, *x.shape[-2:])
-    products = np.empty((len(flat), x.shape[-2], x.shape[-2]))
+    products: Array = np.empty((len(flat), x.shape[-2], x.shape[-2]))
     for k, part in enumerate(flat):
         products[k] = dsyrk(1.0, part.T, trans=1)
     products = products.reshape(*x.shape[:-1], x.shape[-2])

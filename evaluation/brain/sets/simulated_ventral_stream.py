@@ -30,7 +30,8 @@ class SimulatedVentralStream(BrainBenchmark):
     name = "simulated_ventral_stream"
     headline = "activation_spatial"
     losses = ("pseudo_label", "label")
-    resamples = 100  # it is measured after every run
+    resamples = 100  # it is measured after every run, and must be cheap
+    encodes = False  # `plasticbench brain score RUN --on simulated_ventral_stream --set encoding=true`
 
     def load(self, source: Source) -> BrainData:
         """Return the data."""

@@ -46,7 +46,7 @@ def examine(data, observer, **options):
 
 @pytest.fixture(scope="module")
 def generating():
-    return SimulatedVentralStream(resamples=40).measure(VentralStream())
+    return SimulatedVentralStream(resamples=40, encoding=True).measure(VentralStream())
 
 
 def test_the_generating_model_passes_the_positive_control(generating):
