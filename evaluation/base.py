@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.base import StagedNet
 from rules.base import Learned, Objective, Rule
-from training.data.base import Images, Preprocess
+from training.data.base import Images, Preprocess, Source
 
 BATCH = 256
 
@@ -96,8 +96,11 @@ class Observer(Protocol):
     def activations(self, stimuli: Tensor) -> dict[str, Tensor]:
         """Return each stage's activity, ``{stage: (B, ...)}``; empty if it has no stages."""
 
-    def signals(self, stimuli: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return each stage's learning signal, ``{stage: (B, ...)}``; empty if it does not learn."""
+    def signals(self, stimuli: Tensor, target: Tensor, objective: Objective | None = None) -> dict[str, Tensor]:
+        """Return each stage's learning signal, ``{stage: (B, ...)}``; empty if it does not learn.
+
+        The loss is the task's own unless another is given.
+        """
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,10 @@ class TrainedObserver:
             ]
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
-    def signals(self, stimuli: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return each stage's learning signal for stimuli in linear luminance with given targets."""
+    def signals(self, stimuli: Tensor, target: Tensor, objective: Objective | None = None) -> dict[str, Tensor]:
+        """Return each stage's learning signal for stimuli in linear luminance, by the task's loss or another one."""
         parts = [
-            self.learn(self._cast(x), t).signals
+            self.learn(self._cast(x), t, objective).signals
             for x, t in zip(self._batches(self.preprocess.stimulus, stimuli), target.split(BATCH), strict=True)
         ]
         return {name: torch.cat([p[name].detach() for p in parts]) for name in parts[0]}
@@ -176,12 +179,12 @@ class TrainedObserver:
             for step in zip(*parts, strict=True)
         ]
 
-    def learn(self, x: Tensor, target: Tensor) -> Learned:
+    def learn(self, x: Tensor, target: Tensor, objective: Objective | None = None) -> Learned:
         """Return what the rule would learn from one batch of network input; nothing changes.
 
         It works on copies and restores the random state, so that a probe during training leaves no trace.
         """
-        return learn_without_trace(self.net, self.rule, self.objective, x, target)
+        return learn_without_trace(self.net, self.rule, objective or self.objective, x, target)
 
     def probe(self, num: int = 256) -> tuple[Tensor, Tensor]:
         """Return the first ``num`` held-out images as network input, and their targets."""
@@ -232,9 +235,11 @@ def learn_without_trace(
 ) -> Learned:
     """Return ``rule.learn`` on copies of network and rule, with torch's random state restored."""
     net, rule = copy.deepcopy((net, rule))
+    for module in (*net.modules(), *rule.modules()):  # not eval(), which a subclass may override
+        module.training = False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return rule.learn(net.eval(), x, target, objective)
+        return rule.learn(net, x, target, objective)
 
 
 class Benchmark:
@@ -247,6 +252,8 @@ class Benchmark:
         headline: The metric that the leaderboard shows.
         reference: Where the method comes from.
         selects: Whether it is measured on a validation share too, where hyper-parameters are chosen.
+        on_request: Measured only where a study or a command names it.
+        source: Where it may look for data; the runner sets it.
     """
 
     name: ClassVar[str]
@@ -255,6 +262,12 @@ class Benchmark:
     headline: ClassVar[str]
     reference: ClassVar[str] = ""
     selects: ClassVar[bool] = False
+    on_request: ClassVar[bool] = False
+    source: Source = Source(Path())
+
+    def absent(self) -> str:
+        """Return why the data that it needs are not there; nothing where they are, or where it needs none."""
+        return ""
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return the scores of an observer; ``n/a`` with a reason where it cannot be judged."""

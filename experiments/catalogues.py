@@ -4,6 +4,8 @@ from training.catalogue import MODELS, RULES, TASKS, Catalogue, class_derived_fr
 
 BENCHMARKS = Catalogue("benchmark", "evaluation", class_derived_from("Benchmark", "evaluation"))
 OBSERVERS = Catalogue("observer", "evaluation.observers", function_named("build"))
+BRAINS = Catalogue("brain data set", "evaluation.brain.sets", function_named("build"))
 CATALOGUES = {
     "rules": RULES, "models": MODELS, "tasks": TASKS, "benchmarks": BENCHMARKS, "observers": OBSERVERS,
+    "brains": BRAINS,
 }  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import brain
 from experiments import commands as do
 from training.catalogue import ROOT
 from training.errors import UserError
@@ -121,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     board.set_defaults(command=do.leaderboard)
 
     listing = commands.add_parser("list", help="what there is")
-    listing.add_argument("kind", metavar="rules|models|tasks|benchmarks|observers|tuned")
+    listing.add_argument("kind", metavar="rules|models|tasks|benchmarks|observers|brains|tuned")
     listing.set_defaults(command=do.listing)
 
     show = commands.add_parser("show", help="draw stimuli or training images to a PNG")
@@ -131,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("overrides", nargs="*", metavar="key=value", help="options of the task")
     _data(show)
     show.set_defaults(command=do.show)
+
+    brain.add_parser(commands, _data, _execution)
 
     check = commands.add_parser("check", help="check a learning rule against the contract")
     check.add_argument("rule", help="name of a rule, or path of a rule file")

@@ -1,12 +1,14 @@
 """What the commands do. Each imports what it needs when it runs, so that the others stay quick."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.brain import own_brains
 from experiments.catalogues import BENCHMARKS, CATALOGUES
 from training.catalogue import describe
 from training.config import TRAINING_FIELDS, Execution, data_root, run_config
@@ -89,7 +91,7 @@ def study(options: argparse.Namespace) -> int:
     from experiments.study import read_study
 
     plan = read_study(options.file)
-    execution = execution_of(options)
+    execution = dataclasses.replace(execution_of(options), benchmarks=plan.benchmarks)
     if options.dry_run:
         for config in plan.configs:
             print(execution.runs / config.directory)
@@ -168,7 +170,7 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
     todo, states = [], []
     for config in configs:
         try:
-            if not finished(directories[config.key]):
+            if not finished(directories[config.key], execution):
                 todo.append(config)
         except UserError as error:
             if len(configs) == 1:
@@ -259,10 +261,12 @@ def listing(options: argparse.Namespace) -> int:
         return 0
     if options.kind not in CATALOGUES:
         raise unknown("kind", options.kind, [*CATALOGUES, "tuned"])
-    entries = CATALOGUES[options.kind].entries()
-    width = max(map(len, entries), default=0)
-    for entry in entries.values():
-        print(f"{entry.name:<{width}}  {entry.summary}")
+    lines = {e.name: e.summary for e in CATALOGUES[options.kind].entries().values()}
+    if options.kind == "brains":
+        lines |= own_brains(data_root())
+    width = max(map(len, lines), default=0)
+    for name, summary in lines.items():
+        print(f"{name:<{width}}  {summary}")
     return 0
 
 

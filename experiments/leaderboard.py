@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
+from experiments import brain_board
 from experiments.study import CONTROLS
 from training.catalogue import MODELS, RULES, TASKS, Catalogue
 from training.config import TRAINING_FIELDS, RunConfig, canonical_json
@@ -84,6 +85,7 @@ class Row:
         estimates: The headline numbers.
         difference: Accuracy minus backprop's, paired by seed.
         p_value: Exact sign-flip p of the difference, Holm-corrected over the setting's rules.
+        brain: The numbers of the brain pillar.
         above_readout: Accuracy minus that of the readout on frozen random features, paired by seed.
         trials: Trials of the random search that chose its hyper-parameters; 0 where nobody searched.
         contrasts: Kanizsa contrast against every control condition.
@@ -106,6 +108,7 @@ class Row:
     p_value: float | None = None
     above_readout: Estimate = Estimate()
     trials: int = 0
+    brain: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def learned(self) -> str:
@@ -283,6 +286,7 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
         estimates={name: over_seeds(bench, metric) for name, bench, metric in HEADLINES},
         contrasts={c: over_seeds("kanizsa", "index_vs", c) for c in places("kanizsa", "index_vs", "target")},
         probabilities={c: over_seeds("kanizsa", "p_polygon", c) for c in places("kanizsa", "p_polygon", "target")},
+        brain=brain_board.estimates(over_seeds),
         cosines={s: over_seeds("credit", "cosine", "final", s) for s in places("credit", "cosine", "stage")},
     )
 

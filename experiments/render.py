@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import brain_board
 from experiments.leaderboard import Estimate, Row
 from training.directory import write_whole
 from training.errors import unknown
@@ -127,6 +128,16 @@ def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
         failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
         for line in [*notes.lines(), *failures]:
             console.print(Text(f"  {line}", style="dim"))
+        header, lines, below = brain_board.table(members, (own := Notes()).mark)
+        if lines:
+            brain = Table(pad_edge=False)
+            for i, name in enumerate(header):
+                brain.add_column(name, justify="right" if i else "left")
+            for cells_ in lines:
+                brain.add_row(*(Text(c) for c in cells_))
+            console.print(brain)
+            for line in [*own.lines(), *below]:
+                console.print(Text(f"  {line}", style="dim"))
     for note in FOOTNOTES if rows else ():
         console.print(Text(note, style="dim"))
     if svg:
@@ -144,6 +155,10 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [_line(cells(row, notes)) for row in members]
         failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
         lines += ["", *(f"{line}  " for line in [*notes.lines(), *failures]), ""]
+        header, table_, below = brain_board.table(members, (own := Notes()).mark)
+        if table_:
+            lines += [_line(header), _line(["---"] * len(header)), *map(_line, table_), ""]
+            lines += [*(f"{line}  " for line in [*own.lines(), *below]), ""]
     return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
 
 
@@ -187,6 +202,7 @@ def _flat(row: Row) -> dict[str, Any]:
         **row.estimates, "difference": row.difference, "above_readout": row.above_readout,
         **{f"kanizsa_vs_{c}": e for c, e in row.contrasts.items()},
         **{f"cosine_{s}": e for s, e in row.cosines.items()},
+        **{f"brain_{n}": e for n, e in row.brain.items() if e.value is not None or e.reason},
     }  # fmt: skip
     for name, e in estimates.items():
         record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}

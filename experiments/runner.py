@@ -17,7 +17,7 @@ from evaluation.credit import angle, compare
 from experiments.catalogues import BENCHMARKS, OBSERVERS
 from training.catalogue import ROOT, describe
 from training.config import SCHEMA_VERSION, Execution, RunConfig
-from training.data.base import Task
+from training.data.base import Source, Task
 from training.directory import RunDirectory
 from training.errors import UserError
 from training.run import Interrupted, Trained, Unsupported, build, load_task, restore, train
@@ -44,7 +44,7 @@ def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
     if (directory.path / "config.json").exists():
         directory.config()
     directory.scores()
-    if state := finished(directory):
+    if state := finished(directory, execution):
         return state
     torch.set_num_threads(execution.threads)
     with directory.lock():
@@ -76,33 +76,41 @@ def _execute(config: RunConfig, directory: RunDirectory, execution: Execution, s
     return "done"
 
 
-def finished(directory: RunDirectory) -> str | None:
+def finished(directory: RunDirectory, execution: Execution) -> str | None:
     """Return ``done`` or ``unsupported`` where nothing is left to do, else ``None``."""
     if not (directory.path / "config.json").exists():
         return None
     state = directory.status()["state"]
-    if state == "unsupported" or (state == "done" and not missing(directory)):
+    if state == "unsupported" or (state == "done" and not missing(directory, execution)):
         return str(state)
     return None
 
 
-def missing(directory: RunDirectory, only: Sequence[str] = ()) -> list[Benchmark]:
+def missing(directory: RunDirectory, execution: Execution, only: Sequence[str] = ()) -> list[Benchmark]:
     """Return the benchmarks that have no score of their present version in a run.
+
+    One whose data were not there when it was measured counts as missing once they are.
 
     Args:
         directory: The run.
+        execution: Where data are, and which benchmarks are wanted beside those of every run.
         only: Names to restrict to. By default all; on a validation share those by which hyper-parameters are chosen.
     """
     have = directory.measured()
-    wanted = [benchmark(name) for name in only or BENCHMARKS.entries()]
-    if not only and directory.config().validation:
-        wanted = [b for b in wanted if b.selects]
-    return [b for b in wanted if (b.name, b.version) not in have]
+    wanted = [benchmark(name, execution) for name in only or BENCHMARKS.entries()]
+    if not only:
+        wanted = [b for b in wanted if not b.on_request or b.name in execution.benchmarks]
+        if directory.config().validation:
+            wanted = [b for b in wanted if b.selects]
+    without = {s["benchmark"] for s in directory.scores() if s["metric"] == "data" and s["gate"] != "pass"}
+    return [b for b in wanted if (b.name, b.version) not in have or (b.name in without and not b.absent())]
 
 
-def benchmark(name: str) -> Benchmark:
+def benchmark(name: str, execution: Execution) -> Benchmark:
     """Return the benchmark of that name at its default size."""
-    return BENCHMARKS.load(name)()
+    bench: Benchmark = BENCHMARKS.load(name)()
+    bench.source = Source(execution.data, execution.download)
+    return bench
 
 
 def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] = (), study: str = "") -> int:
@@ -112,7 +120,7 @@ def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] 
         UserError: If the run is not finished or its checkpoint is broken.
     """
     config = directory.config()
-    wanted = missing(directory, only)
+    wanted = missing(directory, execution, only)
     if not wanted:
         return 0
     if directory.status()["state"] != "done":
@@ -122,6 +130,21 @@ def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] 
         trained = None if config.is_null else restore(directory, execution)
         _measure(config, trained, directory, execution, wanted, study)
     return len(wanted)
+
+
+def measure_with(directory: RunDirectory, execution: Execution, bench: Benchmark) -> int:
+    """Measure a finished run with a benchmark of one's own making and return the number of scores.
+
+    Raises:
+        UserError: If its checkpoint is broken.
+    """
+    config = directory.config()
+    torch.set_num_threads(execution.threads)
+    bench.source = Source(execution.data, execution.download)
+    with directory.lock():
+        trained = None if config.is_null else restore(directory, execution)
+        _measure(config, trained, directory, execution, [bench], "")
+    return sum(s["benchmark"] == bench.name for s in directory.scores())
 
 
 def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:
@@ -178,7 +201,7 @@ def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Ex
             # A trial of a search is compared by accuracy alone.
             curves = [] if config.validation else [CreditCurve(load_task(config, execution))]
             trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=curves)
-        _measure(config, trained, directory, execution, missing(directory), study, wandb)
+        _measure(config, trained, directory, execution, missing(directory, execution), study, wandb)
     finally:
         if wandb:
             wandb.experiment.finish()
@@ -267,7 +290,7 @@ def record(
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of what computes the numbers."""
-    names = ("plasticbench", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn")
+    names = ("plasticbench", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn", "himalaya")
     found = {}
     for name in names:
         try:

@@ -6,6 +6,7 @@
     models: [{name: cnn, width: 16}]
     tasks: [{name: shapes, epochs: 4}, digits]
     observers: [pixels]                        # null observers
+    benchmarks: [objects92]                    # beside those that every run is examined with
     training: {lr: 0.001}                      # any field of a run, for all; entries may override it
     tuned: true                                # start from the tuned learning rates and options of every rule
 
@@ -29,7 +30,7 @@ from training.config import NULL, TRAINING_FIELDS, RunConfig, run_config
 from training.errors import UserError, unknown
 
 CONTROLS = ("untrained", "readout_only")  # in every study, asked for or not
-KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "training", "tuned", "description")
+KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "benchmarks", "training", "tuned", "description")
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class Study:
     Attributes:
         name: Safe as a file name.
         configs: Every cell once, all rules of a seed together.
+        benchmarks: Wanted beside those that every run is examined with.
     """
 
     name: str
     configs: tuple[RunConfig, ...]
+    benchmarks: tuple[str, ...] = ()
 
 
 def read_study(path: Path) -> Study:
@@ -94,6 +97,7 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
     for observer in observers:
         if observer not in OBSERVERS.entries():
             raise unknown("observer", observer, OBSERVERS.entries(), where)
+    benchmarks = [e["name"] for e in _entries({"benchmarks": content.get("benchmarks", [])}, "benchmarks", where)]
     configs: dict[str, RunConfig] = {}
     for task in tasks:
         for seed in seeds:
@@ -101,7 +105,7 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
             if not task.get("validation", common.get("validation")):  # a search does not ask null observers
                 cells += [_null(observer, task, seed, where) for observer in observers]
             configs.update({c.key: c for c in cells})
-    return Study(name, tuple(configs.values()))
+    return Study(name, tuple(configs.values()), tuple(benchmarks))
 
 
 def _cell(
@@ -145,7 +149,7 @@ def _null(observer: str, task: Mapping[str, Any], seed: int, where: str) -> RunC
 def _entries(content: Mapping[str, Any], kind: str, where: str) -> list[Mapping[str, Any]]:
     """Return a list of mappings that each have a name."""
     given = content.get(kind)
-    if not given and kind != "observers":
+    if not given and kind not in ("observers", "benchmarks"):
         raise UserError(f"{where}: {kind} is missing or empty")
     catalogue = CATALOGUES[kind]
     entries = []

@@ -134,6 +134,7 @@ class Execution:
         accelerator: Lightning's name of the device.
         progress: Whether to show a progress bar.
         threads: Intra-op threads per process. One is fastest for small networks.
+        benchmarks: Wanted beside those that every run is examined with.
     """
 
     runs: Path = Path("runs")
@@ -143,6 +144,7 @@ class Execution:
     accelerator: str = "cpu"
     progress: bool = True
     threads: int = 1
+    benchmarks: tuple[str, ...] = ()
 
 
 def data_root() -> Path:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rules.base import Objective
 from training.data.base import Task
 
 SIDE = 16
@@ -36,9 +37,9 @@ class Pixels:
         del stimuli
         return {}
 
-    def signals(self, stimuli: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def signals(self, stimuli: Tensor, target: Tensor, objective: Objective | None = None) -> dict[str, Tensor]:
         """Return nothing: nothing is learned from stimuli."""
-        del stimuli, target
+        del stimuli, target, objective
         return {}
 
 

@@ -1,0 +1,137 @@
+"""One brain data set as a benchmark: every stage, for activations and learning signals, beside all controls.
+
+    activation, signal_<loss>               stage × target: mean over subjects of the similarity of RDMs, with noise
+                                            ceilings and the 95 % interval over subjects and images
+    …_of_mean                               similarity with the RDM averaged over subjects (higher, no ceiling)
+    …_given_low_level, _label, _activation, _all      what is left given pixels, Gabor energy and silhouettes; given the
+                                            categories; given the same stage's activations; given all of these
+    …_best                                  per target, at the stage that other images chose
+    …_spatial, _slope, _temporal, …         hierarchy scores (hierarchy.py), with the p of their permutation null
+    untrained_…                             the same network before training, under the same rule
+    control_…                               pixels, luminance, Gabor energy, silhouettes, categories, output errors
+
+A signal is named by its loss (losses.py). `signal_label` is shaped like the categories whatever was learned:
+read it given the categories.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.brain import reports
+from evaluation.brain.data import BrainData, DataMissing
+from evaluation.brain.features import NotInEvaluationMode, Spec, precise
+from evaluation.brain.inference import RESAMPLES, Alignment, align
+from evaluation.brain.models import Rows, collect
+from evaluation.brain.rdm import Method
+from training.data.base import Source
+
+
+class BrainBenchmark(Benchmark):
+    """A network's stages and learning signals against one brain data set.
+
+    Args:
+        resamples: Bootstrap resamples of subjects and images behind every interval.
+        method: Similarity of RDMs: ``spearman``, ``rho-a`` or ``corr``.
+        distance: Of network RDMs: ``correlation`` or ``euclidean``.
+        pooling: Of maps: ``none``, ``global`` or ``pyramid``.
+        reduction: ``none``, ``pca`` or ``projection``.
+        components: Of the reduction.
+        scales: Further resolutions at which activations are compared, in multiples of the training resolution.
+        seed: Of the resampling.
+        encoding: Whether responses, where there are any, are also encoded voxel by voxel; and BH score and CKA.
+        banded: With ``encoding``, also fit signals beyond activations and categories (slow).
+    """
+
+    pillar = "brain"
+    headline = "activation_spatial"
+    losses: ClassVar[tuple[str, ...]] = ("pseudo_label", "entropy", "label", "instance", "reconstruction")
+    resamples: ClassVar[int] = RESAMPLES
+
+    def __init__(
+        self,
+        *,
+        resamples: int = 0,
+        method: Method = "spearman",
+        distance: str = "correlation",
+        pooling: str = "none",
+        reduction: str = "none",
+        components: int = 512,
+        scales: tuple[float, ...] | None = None,
+        seed: int = 0,
+        encoding: bool | None = None,
+        banded: bool = False,
+    ) -> None:
+        self.draws = resamples or type(self).resamples
+        self.method: Method = method
+        self.spec = Spec(pooling, reduction, components, distance)  # type: ignore[arg-type]
+        self.scales = type(self).default_scales if scales is None else scales
+        self.seed, self.banded = seed, banded
+        self.encoding = (type(self).encodes if encoding is None else encoding) or banded
+        self._last: tuple[BrainData, Rows, Alignment] | None = None
+
+    default_scales: ClassVar[tuple[float, ...]] = ()
+    encodes: ClassVar[bool] = True
+
+    def load(self, source: Source) -> BrainData:
+        """Return the data; ``DataMissing`` says what is not there."""
+        raise NotImplementedError
+
+    def absent(self) -> str:
+        """Return why the data are not there; nothing where they are."""
+        try:
+            self.load(self.source)
+        except DataMissing as reason:
+            return str(reason)
+        return ""
+
+    def measure(self, observer: Observer) -> list[Score]:
+        """Return every score of the examination."""
+        self._last = None
+        try:
+            data = self.load(self.source)
+        except DataMissing as reason:
+            return [not_available(n, str(reason)) for n in ("data", self.headline)]
+        exact = precise(observer)
+        try:
+            rows = collect(exact, data, self.losses, self.spec)
+        except (ValueError, NotInEvaluationMode) as reason:
+            return [not_available(self.headline, str(reason))]
+        targets = data.targets
+        scores: list[Score] = []
+        if targets:
+            found = align(
+                rows.rdms, targets, [e.row for e in rows.entries], method=self.method, resamples=self.draws,
+                seed=self.seed,
+            )  # fmt: skip
+            self._last = data, rows, found
+            scores += reports.matrix(rows, found, len(data))
+            scores += reports.best(rows, targets, self.method, len(data))
+            scores += reports.space(rows, found, data)
+            scores += reports.resolutions(observer, data, targets, self.spec, self.method, self.scales)
+        scores += reports.time(rows, data, self.method)
+        if self.encoding:
+            scores += reports.encoding(exact, data, self.spec, self.losses, banded=self.banded)
+        scores += [not_available(m, why, stage=s) for (m, s), why in rows.missing.items()]
+        if not any(s.metric == self.headline for s in scores):
+            scores.append(not_available(self.headline, "it has no such score"))
+        return [_simulated(s) if data.card.simulated else s for s in scores]
+
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw the last measurement: heat map, slopes, controls, time course, cortex."""
+        if self._last is None:
+            return []
+        from evaluation.brain import pictures
+
+        data, rows, found = self._last
+        title = f"{data.card.name}{' (simulated)' if data.card.simulated else ''}: {', '.join(observers)}"
+        return pictures.draw_all(folder, f"brain_{self.name}", title, data, rows, found, self.method)
+
+
+def _simulated(score: Score) -> Score:
+    """Say on the score itself that no brain was involved."""
+    if score.gate != "pass":
+        return score
+    return replace(score, reason=f"simulated; {score.reason}" if score.reason else "simulated")

@@ -1,0 +1,44 @@
+"""Files of public data sets: found in the data folder, or downloaded where that is allowed; always with sha256."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.brain.data import DataMissing
+from training.data.base import Source
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file: where it is published and what it must contain."""
+
+    url: str
+    sha256: str
+
+
+def files(name: str, wanted: Mapping[str, RemoteFile], source: Source) -> dict[str, Path]:
+    """Return file name → path under ``<data>/<name>/``.
+
+    Raises:
+        DataMissing: If a file is not there, is not the published one, or cannot be downloaded.
+    """
+    folder = source.root / name
+    missing = [n for n in wanted if not (folder / n).exists()]
+    if missing and not source.download:
+        raise DataMissing(
+            f"data not there: {missing[0]} is not in {folder}; put it there, set PLASTICBENCH_DATA, or add --download"
+        )
+    for file in missing:
+        import pooch
+
+        remote = wanted[file]
+        try:
+            pooch.retrieve(remote.url, known_hash=f"sha256:{remote.sha256}", fname=file, path=folder)
+        except Exception as error:  # requests, pooch and the system raise their own
+            reason = " ".join(str(error).split())[:200]
+            raise DataMissing(f"{file} could not be downloaded to {folder}: {reason}") from error
+    for file, remote in wanted.items():
+        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != remote.sha256:
+            raise DataMissing(f"{folder / file}: is not the published file (sha256 differs); delete it and get it anew")
+    return {n: folder / n for n in wanted}

@@ -1,0 +1,288 @@
+"""The bring-your-own format: a folder with a card, the images, and rsatoolbox HDF5 files.
+
+    brain.yaml            the card: name, modality, rois (lowest first), subjects, citation, licence, and optionally
+                          beside, distances (mm), simulated, notes
+    stimuli/              the images in the order of their file names (sRGB; any format that Pillow reads), or
+    stimuli.npy           sRGB (N, H, W) or (N, H, W, 3), uint8 or 0…1
+    stimuli.csv           one line per image in that order: column `stimulus` (name), every other column a label
+    rdms*.h5              rsatoolbox RDMs; rdm_descriptors `subject` and `roi`; pattern_descriptors `stimulus`
+    responses*.h5         rsatoolbox Dataset, one per subject: descriptors `subject`, obs_descriptors `stimulus`
+                          (repetitions are averaged), channel_descriptors `roi`
+    movie*.h5             rsatoolbox RDMs over time; rdm_descriptors `subject` and `time` (s)
+    timecourse*.h5        rsatoolbox TemporalDataset, one per subject; obs_descriptors `stimulus`, time_descriptors
+                          `time` (s)
+
+Whatever the order inside a file, entries are matched by stimulus name.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluation.brain.data import BrainData, Broken, Card, problems
+from evaluation.brain.images import SUFFIXES, from_array, from_files, read_table
+from evaluation.brain.rdm import Array, rdm, square
+
+REQUIRED = ("name", "modality", "rois", "subjects", "citation", "licence")
+
+
+def read(folder: Path) -> BrainData:
+    """Return the data in a folder, checked.
+
+    Raises:
+        Broken: Everything that is wrong with it.
+    """
+    card = read_card(folder)
+    names, labels = _table(folder)
+    stimuli = _images(folder, names)
+    if len(names) != len(stimuli):
+        raise Broken([f"stimuli.csv: {len(names)} lines for {len(stimuli)} images"])
+    rdms, movie, times = _read_rdms(folder, names)
+    responses, course = _read_datasets(folder, names)
+    if movie is None and course is not None:
+        movie, times = course
+    data = BrainData(card, stimuli, names, labels, rdms, responses, movie, times)
+    if found := problems(data):
+        raise Broken(found)
+    return data
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of a folder.
+
+    Raises:
+        Broken: If it is not there, or a key is missing, unknown or of the wrong kind.
+    """
+    import yaml
+
+    path = folder / "brain.yaml"
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Broken([f"{path}: not there; every brain data set has a card"]) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Broken([f"{path}: cannot be read ({' '.join(str(error).split())})"]) from error
+    if not isinstance(record, dict):
+        raise Broken([f"{path}: expected keys and values"])
+    known = {f.name for f in dataclasses.fields(Card)}
+    found = [f"brain.yaml: {k} is missing" for k in REQUIRED if k not in record]
+    found += [f"brain.yaml: unknown key {k!r}; known: {', '.join(sorted(known))}" for k in record if k not in known]
+    for key in ("rois", "beside", "distances"):
+        if not isinstance(record.get(key, []), list):
+            found.append(f"brain.yaml: {key} must be a list")
+    if not isinstance(record.get("subjects", 1), int) or isinstance(record.get("subjects", 1), bool):
+        found.append("brain.yaml: subjects must be a whole number")
+    if not isinstance(record.get("simulated", False), bool):
+        found.append("brain.yaml: simulated must be true or false")
+    if found:
+        raise Broken(found)
+    try:
+        distances = tuple(float(d) for d in record.get("distances", []))
+    except (TypeError, ValueError) as error:
+        raise Broken([f"brain.yaml: distances must be numbers ({error})"]) from error
+    return Card(
+        name=str(record["name"]),
+        modality=str(record["modality"]),
+        rois=tuple(str(r) for r in record["rois"]),
+        subjects=record["subjects"],
+        citation=str(record["citation"]),
+        licence=str(record["licence"]),
+        beside=tuple(str(r) for r in record.get("beside", [])),
+        distances=distances,
+        simulated=record.get("simulated", False),
+        notes=str(record.get("notes", "")),
+    )
+
+
+def write(data: BrainData, folder: Path) -> None:
+    """Write a data set as a folder.
+
+    Raises:
+        Broken: If it could not be read back.
+        FileExistsError: If the folder holds a card already.
+    """
+    import yaml
+    from rsatoolbox.data.dataset import Dataset
+    from rsatoolbox.rdm.rdms import RDMs
+
+    if found := problems(data):
+        raise Broken(found)
+    if (folder / "brain.yaml").exists():
+        raise FileExistsError(f"{folder} holds a brain data set already; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    srgb = _to_srgb(data.stimuli)
+    np.save(folder / "stimuli.npy", srgb)
+    with (folder / "stimuli.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["stimulus", *data.labels])
+        writer.writerows([n, *(v[i] for v in data.labels.values())] for i, n in enumerate(data.names))
+    names = {"stimulus": list(data.names)}
+    if data.rdms:
+        who = [(roi, s) for roi, v in data.rdms.items() for s in range(len(v))]
+        described = {"roi": [r for r, _ in who], "subject": [f"{s:02d}" for _, s in who]}
+        stacked = np.concatenate(list(data.rdms.values()))
+        _save(RDMs(stacked, rdm_descriptors=described, pattern_descriptors=names), folder / "rdms.h5")
+    if data.movie is not None and data.times is not None:
+        num, many = data.movie.shape[:2]
+        described = {
+            "subject": [f"{s:02d}" for s in range(num) for _ in range(many)],
+            "time": np.tile(data.times / 1000, num).tolist(),
+        }
+        flat = data.movie.reshape(num * many, -1)
+        _save(RDMs(flat, rdm_descriptors=described, pattern_descriptors=names), folder / "movie.h5")
+    for s in range(max((len(v) for v in data.responses.values()), default=0)):
+        own = {roi: v[s] for roi, v in data.responses.items() if s < len(v)}
+        channel = {"roi": [roi for roi, r in own.items() for _ in range(r.shape[1])]}
+        dataset = Dataset(
+            np.concatenate(list(own.values()), 1),
+            descriptors={"subject": f"{s:02d}"},
+            obs_descriptors=names,
+            channel_descriptors=channel,
+        )
+        _save(dataset, folder / f"responses_{s:02d}.h5")
+    record = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(data.card).items()}
+    (folder / "brain.yaml").write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _save(thing: Any, path: Path) -> None:
+    thing.save(str(path), file_type="hdf5", overwrite=True)
+
+
+def _to_srgb(stimuli: Tensor) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Return the images encoded for the screen, as uint8 where nothing is lost by it."""
+    from training.data.base import to_srgb
+
+    x = to_srgb(stimuli).clamp(0, 1)
+    x = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
+    levels = (x * 255).round()
+    if bool(((x * 255 - levels).abs() < 1e-2).all()):
+        return levels.to(torch.uint8).numpy()
+    return x.float().numpy()
+
+
+def _table(folder: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
+    path = folder / "stimuli.csv"
+    if path.exists():
+        return read_table(path)
+    files = _image_files(folder)
+    if not files:
+        raise Broken(["stimuli.csv: not there, and no folder of images to take names from"])
+    return tuple(f.stem for f in files), {}
+
+
+def _image_files(folder: Path) -> list[Path]:
+    where = folder / "stimuli"
+    return sorted(p for p in where.glob("*") if p.suffix.lower() in SUFFIXES) if where.is_dir() else []
+
+
+def _images(folder: Path, names: Sequence[str]) -> Tensor:
+    path = folder / "stimuli.npy"
+    if path.exists():
+        return from_array(path)
+    files = _image_files(folder)
+    if not files:
+        raise Broken(["stimuli: neither stimuli.npy nor a folder of images"])
+    return from_files(files, names)
+
+
+def _position(described: Mapping[str, Any], names: Sequence[str], path: Path) -> NDArray[np.int64]:
+    """Return where each stimulus is in a file."""
+    if "stimulus" not in described:
+        raise Broken([f"{path.name}: no descriptor `stimulus`; it has {', '.join(sorted(described))}"])
+    own = [_text(v) for v in described["stimulus"]]
+    if len(set(own)) != len(own):
+        raise Broken([f"{path.name}: a stimulus occurs twice"])
+    if missing := [n for n in names if n not in own]:
+        raise Broken([f"{path.name}: has no stimulus {missing[0]!r} ({len(missing)} of {len(names)} missing)"])
+    where = {n: i for i, n in enumerate(own)}
+    return np.array([where[n] for n in names])
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _descriptor(described: Mapping[str, Any], name: str, path: Path) -> list[str]:
+    if name not in described:
+        raise Broken([f"{path.name}: no descriptor {name!r}; it has {', '.join(sorted(described))}"])
+    return [_text(v) for v in described[name]]
+
+
+def _load(path: Path, loader: Any) -> Any:
+    try:
+        return loader(str(path), file_type="hdf5")
+    except Exception as error:  # h5py and rsatoolbox raise OSError, KeyError, ValueError, TypeError alike
+        raise Broken([f"{path.name}: not an rsatoolbox HDF5 file ({' '.join(str(error).split())[:120]})"]) from error
+
+
+def _read_rdms(folder: Path, names: Sequence[str]) -> tuple[dict[str, Array], Array | None, Array | None]:
+    found: dict[str, dict[str, Array]] = {}
+    movie: dict[str, dict[float, Array]] = {}
+    paths = sorted([*folder.glob("rdms*.h5"), *folder.glob("movie*.h5")])
+    if paths:
+        from rsatoolbox.rdm.rdms import load_rdm
+    for path in paths:
+        rdms = _load(path, load_rdm)
+        index = _position(rdms.pattern_descriptors, names, path)
+        i, j = np.triu_indices(len(names), 1)
+        vectors = square(np.asarray(rdms.dissimilarities, dtype=np.float64))[:, index[i], index[j]]
+        people = _descriptor(rdms.rdm_descriptors, "subject", path)
+        if path.name.startswith("movie"):
+            for s, t, v in zip(people, _descriptor(rdms.rdm_descriptors, "time", path), vectors, strict=True):
+                movie.setdefault(s, {})[1000 * float(t)] = v
+        else:
+            for s, roi, v in zip(people, _descriptor(rdms.rdm_descriptors, "roi", path), vectors, strict=True):
+                if s in found.setdefault(roi, {}):
+                    raise Broken([f"{path.name}: two RDMs of {roi}, subject {s}; average them"])
+                found[roi][s] = v
+    own = {roi: np.stack([v[s] for s in sorted(v)]) for roi, v in found.items()}
+    return own, *_stack_movie(movie)
+
+
+def _stack_movie(movie: Mapping[str, Mapping[float, Array]]) -> tuple[Array | None, Array | None]:
+    if not movie:
+        return None, None
+    times = sorted(next(iter(movie.values())))
+    if any(sorted(m) != times for m in movie.values()):
+        raise Broken(["movie: subjects differ in their times"])
+    return np.stack([np.stack([movie[s][t] for t in times]) for s in sorted(movie)]), np.array(times)
+
+
+def _averaged(described: Mapping[str, Any], values: Array, names: Sequence[str], path: Path) -> Array:
+    """Return responses in the order of the stimuli, averaged over repetitions."""
+    own = np.array(_descriptor(described, "stimulus", path))
+    if missing := [n for n in names if n not in own]:
+        raise Broken([f"{path.name}: has no stimulus {missing[0]!r} ({len(missing)} of {len(names)} missing)"])
+    return np.stack([values[own == n].mean(0) for n in names])
+
+
+def _read_datasets(
+    folder: Path, names: Sequence[str]
+) -> tuple[dict[str, tuple[Array, ...]], tuple[Array, Array] | None]:
+    responses: dict[str, list[Array]] = {}
+    movies, times = [], None
+    paths = sorted([*folder.glob("responses*.h5"), *folder.glob("timecourse*.h5")])
+    if paths:
+        from rsatoolbox.data.dataset import load_dataset
+    for path in paths:
+        dataset = _load(path, load_dataset)
+        values = _averaged(dataset.obs_descriptors, np.asarray(dataset.measurements, dtype=np.float64), names, path)
+        if path.name.startswith("timecourse"):
+            now = 1000 * np.asarray(dataset.time_descriptors["time"], dtype=np.float64)
+            if times is not None and not np.array_equal(times, now):
+                raise Broken([f"{path.name}: its times differ from those of the subjects before"])
+            times = now
+            movies.append(rdm(np.moveaxis(values, 2, 0)))
+        else:
+            regions = np.array(_descriptor(dataset.channel_descriptors, "roi", path))
+            for roi in dict.fromkeys(regions.tolist()):
+                responses.setdefault(roi, []).append(values[:, regions == roi])
+    course = (np.stack(movies), times) if movies and times is not None else None
+    return {roi: tuple(v) for roi, v in responses.items()}, course

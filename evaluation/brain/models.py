@@ -1,0 +1,187 @@
+"""The rows of an examination: every RDM that is compared with the brain, and what each is held against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evaluation.base import Observer, TrainedObserver
+from evaluation.brain.controls import LOW_LEVEL, control_rdms
+from evaluation.brain.data import BrainData
+from evaluation.brain.features import (
+    Spec,
+    activations_of,
+    assert_evaluation_mode,
+    reducer_for,
+    signals_of,
+    stage_rdms,
+    untrained,
+)  # fmt: skip
+from evaluation.brain.inference import Row
+from evaluation.brain.losses import outputs, probe
+from evaluation.brain.rdm import Array, rdm, settled
+
+SHUFFLED = "shuffled_label"  # a loss that is a control
+UNTRAINED = "untrained_"  # prefix of what the same network gives before training
+UNTRAINED_LOSSES = ("pseudo_label", "label")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row with its place on the board.
+
+    Attributes:
+        metric: ``activation``, ``signal_label_given_label``, ``control_pixels``, …
+        stage: The stage; empty for controls.
+        row: What is compared.
+    """
+
+    metric: str
+    stage: str
+    row: Row
+
+
+@dataclass
+class Rows:
+    """Everything that is compared.
+
+    Attributes:
+        stages: Names of the network's stages, in order.
+        families: What has stages: ``activation``, ``signal_<loss>``, and ``untrained_`` before either.
+        rdms: Name (``family/stage``, or a control's) → RDM ``(P,)``.
+        controls: Names of the rows without stages.
+        missing: (metric, stage) → why there is none.
+        entries: The rows.
+    """
+
+    stages: tuple[str, ...] = ()
+    families: list[str] = field(default_factory=list)
+    rdms: dict[str, Array] = field(default_factory=dict)
+    controls: list[str] = field(default_factory=list)
+    missing: dict[tuple[str, str], str] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+    def add(self, family: str, found: Mapping[str, Array]) -> None:
+        """Add one family's RDMs, ``{stage: (P,)}``."""
+        if not found:
+            self.missing[family, ""] = "the rule gives no learning signal"
+            return
+        self.families.append(family)
+        for stage, vector in found.items():
+            if why := useless(vector):
+                self.missing[family, stage] = why
+            else:
+                self.rdms[f"{family}/{stage}"] = vector
+
+    def control(self, name: str, vector: Array) -> None:
+        """Add one row without stages."""
+        if why := useless(vector):
+            self.missing[f"control_{name}", ""] = why
+        else:
+            self.rdms[name] = vector
+            self.controls.append(name)
+
+    def of(self, family: str) -> dict[str, Array]:
+        """Return a family's RDMs, ``{stage: (P,)}``."""
+        names = {s: f"{family}/{s}" for s in self.stages}
+        return {s: self.rdms[n] for s, n in names.items() if n in self.rdms}
+
+    def where(self, metric: str) -> list[int]:
+        """Return the indices of a metric's entries, in the order of the stages."""
+        return [i for i, e in enumerate(self.entries) if e.metric == metric]
+
+
+def useless(vector: Array) -> str:
+    """Return why an RDM cannot be compared, or nothing."""
+    if not np.isfinite(vector).all():
+        return "the same at every unit of the stage for at least one image: no pattern"
+    if np.ptp(vector) <= 1e-12 * max(1.0, float(np.abs(vector).max())):
+        return "the same for all images"
+    return ""
+
+
+def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec) -> Rows:
+    """Return all rows of a network on a data set.
+
+    Args:
+        observer: The network, at the precision in which it is examined.
+        data: The brain data.
+        losses: Whose learning signals are wanted.
+        spec: How patterns are taken.
+
+    Raises:
+        NotInEvaluationMode: If a normalisation or dropout depends on the batch or on chance.
+        ValueError: If the observer has no stages.
+    """
+    if isinstance(observer, TrainedObserver):
+        assert_evaluation_mode(observer)
+    rows = Rows()
+    found = _activations(observer, data, spec)
+    rows.stages = tuple(found)
+    rows.add("activation", found)
+    simple, missing = control_rdms(data)
+    for name, vector in simple.items():
+        rows.control(name, vector)
+    rows.missing |= {(f"control_{n}", ""): why for n, why in missing.items()}
+    _signals(rows, observer, data, (*losses, SHUFFLED) if "label" in losses else losses, spec, "")
+    if isinstance(observer, TrainedObserver):
+        before = untrained(observer)
+        rows.add(f"{UNTRAINED}activation", _activations(before, data, spec))
+        _signals(rows, before, data, tuple(x for x in losses if x in UNTRAINED_LOSSES), spec, UNTRAINED)
+    rows.entries = _entries(rows)
+    return rows
+
+
+def _activations(observer: Observer, data: BrainData, spec: Spec) -> dict[str, Array]:
+    if not observer.activations(data.stimuli[:1]):
+        raise ValueError("it has no stages")
+    reducer = reducer_for(observer, spec, signals=False)
+    return stage_rdms(activations_of(observer, data.stimuli), len(data), reducer)
+
+
+def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec, prefix: str) -> None:
+    """Add the learning signals of some losses, and for each the output's error alone."""
+    for loss in losses:
+        family = f"{prefix}signal_{loss}"
+        try:
+            ready = probe(loss, observer, data)
+        except ValueError as reason:
+            rows.missing[family, ""] = str(reason)
+            continue
+        source = signals_of(observer, data.stimuli, ready)
+        if not source(np.arange(1)):
+            rows.missing[family, ""] = "the rule gives no learning signal"
+            continue
+        reducer = reducer_for(observer, spec, signals=True)
+        rows.add(family, stage_rdms(source, len(data), reducer))
+        if not prefix:
+            output = outputs(observer, data.stimuli)
+            error = ready.objective.error(output, ready.target.to(output.device))
+            rows.control(f"output_error_{loss}", settled(rdm(error.flatten(1).cpu().double().numpy(), spec.distance)))
+
+
+def _entries(rows: Rows) -> list[Entry]:
+    """Return every family raw and given what it must be held against, then the controls."""
+    low = tuple(n for n in LOW_LEVEL if n in rows.rdms)
+    labels = tuple(n for n in rows.controls if n.startswith("label_"))
+    entries = []
+    for family in rows.families:
+        prefix = UNTRAINED if family.startswith(UNTRAINED) else ""
+        for stage in rows.of(family):
+            name = f"{family}/{stage}"
+            held: dict[str, tuple[str, ...]] = {"": ()}
+            if low and family.endswith("activation"):
+                held["_given_low_level"] = low
+            if labels:
+                held["_given_label"] = labels
+            same = f"{prefix}activation/{stage}"
+            control = bool(prefix) or family.endswith(SHUFFLED)
+            if same in rows.rdms and not family.endswith("activation") and not control:
+                held["_given_activation"] = (same,)
+                held["_given_all"] = (*low, *labels, same)
+            entries += [Entry(family + kind, stage, Row(name, others)) for kind, others in held.items()]
+    for name in rows.controls:
+        entries.append(Entry(f"control_{name}", "", Row(name)))
+        if name.startswith("output_error") and labels:
+            entries.append(Entry(f"control_{name}_given_label", "", Row(name, labels)))
+    return entries

@@ -1,0 +1,1 @@
+"""Brain data sets: one file each, with a function `build` (the data), and perhaps a benchmark."""

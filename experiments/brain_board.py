@@ -1,0 +1,118 @@
+"""The brain pillar of the leaderboard: a table of its own below the main one. Imports no torch.
+
+Raw values and what is left of them stand side by side, because a raw value may be the categories' or the
+silhouettes'; simulated data say so in the column's name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+REAL, SIMULATED = "objects92", "simulated_ventral_stream"
+ROI = "IT"
+# Name of a number → benchmark, metric, target.
+NUMBERS: dict[str, tuple[str, str, str | None]] = {
+    "activation": (REAL, "activation_best", ROI),
+    "activation_left": (REAL, "activation_given_low_level_best", ROI),
+    "untrained": (REAL, "untrained_activation_best", ROI),
+    "signal": (REAL, "signal_pseudo_label_best", ROI),
+    "signal_left": (REAL, "signal_pseudo_label_given_all_best", ROI),
+    "label_signal": (REAL, "signal_label_best", ROI),
+    "label_signal_left": (REAL, "signal_label_given_label_best", ROI),
+    "slope": (REAL, "activation_slope", None),
+    "signal_slope": (REAL, "signal_pseudo_label_slope", None),
+    "space": (SIMULATED, "activation_spatial", None),
+    "signal_space": (SIMULATED, "signal_pseudo_label_spatial", None),
+    "time": (SIMULATED, "activation_temporal", None),
+    "signal_time": (SIMULATED, "signal_pseudo_label_temporal", None),
+    **{
+        f"control_{n}": (REAL, f"control_{n}", ROI)
+        for n in ("pixels", "luminance", "gabor", "silhouette", "label_animacy", "output_error_label")
+    },
+}
+# Column → the numbers in its cells, the second one being what is left of the first.
+REAL_COLUMNS = {
+    "IT: activation → left": ("activation", "activation_left"),
+    "before training": ("untrained",),
+    "IT: signal → left": ("signal", "signal_left"),
+    "IT: label signal → left": ("label_signal", "label_signal_left"),
+    "slope": ("slope",),
+    "slope, signal": ("signal_slope",),
+}
+SIMULATED_COLUMNS = {
+    "space (sim.)": ("space",),
+    "signal": ("signal_space",),
+    "time (sim.)": ("time",),
+    "signal ": ("signal_time",),
+}
+NOTES = (
+    "Brain. IT: mean Spearman of RDMs with 15 subjects' IT (objects92), at the stage that other images chose; left: "
+    "given pixels, Gabor energy and silhouettes (activation); given these, the categories and the activations (signal "
+    "of the network's own answer); given the categories (signal of the category loss).",
+    "slope: rise of IT above EVC over the stages, in units of the noise ceiling; positive = later stages are more like "
+    "IT. sim.: SIMULATED data of known hierarchy, no brain: +1 = stages in the order of areas (space) or of latencies "
+    "(time).",
+)
+
+
+def estimates(over_seeds: Callable[[str, str, str | None], Any]) -> dict[str, Any]:
+    """Return every number of the pillar over seeds."""
+    return {name: over_seeds(*where) for name, where in NUMBERS.items()}
+
+
+def columns(rows: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+    """Return the columns for which at least one row was measured, or says why it was not."""
+    found: dict[str, tuple[str, ...]] = {}
+    for part in (REAL_COLUMNS, SIMULATED_COLUMNS):
+        names = [n for group in part.values() for n in group]
+        if any(r.brain[n].value is not None or r.brain[n].reason for r in rows for n in names):
+            found |= part
+    return found
+
+
+def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return header, cells and lines below; nothing where no row was measured.
+
+    Args:
+        rows: Of one setting.
+        mark: Turns a reason into a mark.
+    """
+    chosen = columns(rows)
+    if not chosen:
+        return [], [], []
+    lines = [
+        [_rule(r), *(_cell(r.brain, names, mark) for names in chosen.values())]
+        for r in rows
+        if any(r.brain[n].value is not None or r.brain[n].reason for group in chosen.values() for n in group)
+    ]
+    below = [*_controls(rows)] if any(n in chosen for n in REAL_COLUMNS) else []
+    return ["brain", *chosen], lines, [*below, *NOTES]
+
+
+def _rule(row: Any) -> str:
+    return row.rule + {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
+
+
+def _cell(brain: Mapping[str, Any], names: Sequence[str], mark: Callable[[str], str]) -> str:
+    first = brain[names[0]]
+    if first.value is None:
+        return f"n/a{mark(first.reason)}" if first.reason else ""
+    text = f"{first.value:+.3f}"
+    if first.low is not None:
+        text += f" [{first.low:+.2f}, {first.high:+.2f}]"
+    for name in names[1:]:
+        left = brain[name]
+        text += f" → {left.value:+.3f}" if left.value is not None else " → n/a"
+    return text
+
+
+def _controls(rows: Sequence[Any]) -> list[str]:
+    """Return one line with what needs no network, which is the same for every row."""
+    found = {}
+    for name in NUMBERS:
+        if name.startswith("control_"):
+            values = [r.brain[name].value for r in rows if r.brain[name].value is not None]
+            if values:
+                found[name.removeprefix("control_").replace("_", " ")] = sum(values) / len(values)
+    if not found:
+        return []
+    return ["IT without a trained network: " + ", ".join(f"{n} {v:+.3f}" for n, v in found.items())]

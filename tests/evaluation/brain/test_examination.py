@@ -1,0 +1,215 @@
+"""The whole examination: what it returns for the generating model, for networks, for observers it cannot judge."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evaluation.brain._examination import BrainBenchmark
+from evaluation.brain.sets.objects92 import Objects92
+from evaluation.brain.sets.simulated_ventral_stream import SimulatedVentralStream
+from evaluation.brain.simulation import VentralStream
+from models import cnn
+from models.base import Stage, StagedNet
+from rules.backprop import Backprop
+from rules.readout_only import ReadoutOnly
+from rules.untrained import Untrained
+from tests.evaluation.brain.conftest import observer_of
+from training.data.base import Source
+
+
+def by_name(scores, metric, **where):
+    return [s for s in scores if s.metric == metric and all(getattr(s, k) == v for k, v in where.items())]
+
+
+class OnData(BrainBenchmark):
+    """The examination on data that a test gives."""
+
+    name = "on_data"
+    losses = ("pseudo_label", "label")
+    resamples = 20
+    data = None
+
+    def load(self, source):
+        return self.data
+
+
+def examine(data, observer, **options):
+    bench = OnData(**options)
+    bench.data = data
+    return bench.measure(observer)
+
+
+@pytest.fixture(scope="module")
+def generating():
+    return SimulatedVentralStream(resamples=40, encoding=True).measure(VentralStream())
+
+
+def test_the_generating_model_passes_the_positive_control(generating):
+    for metric in ("activation_spatial", "activation_spatial_soft", "activation_temporal", "encoding_spatial"):
+        (score,) = by_name(generating, metric)
+        assert score.raw >= 0.95 and score.reason.startswith("simulated"), metric
+    (bh,) = by_name(generating, "bh_score")
+    assert bh.raw > 0.7
+    for area in ("V1", "V2", "V4", "IT"):
+        own = by_name(generating, "activation", target=area)
+        assert max(own, key=lambda s: s.raw).stage == area
+        for s in own:
+            assert s.ceiling_low < s.ceiling_high and s.raw < s.ceiling_high + 0.05
+            assert s.ci_low < s.raw < s.ci_high and s.n_stimuli == 64
+        r = max(by_name(generating, "encoding_r", target=area), key=lambda s: s.raw)
+        assert r.stage == area and r.raw < r.ceiling_high
+
+
+def test_reversed_regions_reverse_the_score(stream):
+    card = dataclasses.replace(stream.card, rois=stream.card.rois[::-1])
+    data = dataclasses.replace(stream, card=card, movie=None, times=None, responses={}, rdms=dict(stream.targets))
+    (score,) = by_name(examine(data, VentralStream()), "activation_spatial")
+    assert score.raw <= -0.95
+
+
+def test_it_says_why_there_is_no_signal(generating):
+    assert {s.reason for s in by_name(generating, "signal_label")} == {"the rule gives no learning signal"}
+    assert {s.reason for s in by_name(generating, "signal_pseudo_label")} == {"its output is an image, not an answer"}
+    assert all(s.raw is None for s in by_name(generating, "signal_label"))
+
+
+@pytest.fixture(scope="module")
+def scored(few):
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
+    return examine(few, observer, scales=(2.0,))
+
+
+def test_every_mandatory_row_is_there(scored):
+    found = {s.metric for s in scored}
+    assert {
+        "activation", "activation_of_mean", "activation_given_low_level", "activation_given_label", "activation_best",
+        "signal_pseudo_label", "signal_label", "signal_label_given_label", "signal_label_given_activation",
+        "signal_label_given_all", "signal_shuffled_label", "untrained_activation", "untrained_signal_label",
+        "control_pixels", "control_luminance", "control_gabor", "control_silhouette", "control_label_shape",
+        "control_output_error_label", "control_output_error_pseudo_label", "activation_at_32px", "activation_spatial",
+    } <= found  # fmt: skip
+    stages = {s.stage for s in by_name(scored, "activation")}
+    assert stages == {"conv1", "conv2", "conv3", "hidden", "readout"}
+    assert all(s.raw is not None or s.reason for s in scored)
+    assert len({(s.metric, s.stage, s.target) for s in scored}) == len(scored)  # one number in one place
+
+
+def test_before_training_the_network_is_its_own_control(scored):
+    """This network was not trained: both rows are the same."""
+    for s in by_name(scored, "activation"):
+        (other,) = by_name(scored, "untrained_activation", stage=s.stage, target=s.target)
+        assert other.raw == pytest.approx(s.raw, abs=1e-12)
+
+
+def test_the_best_stage_is_chosen_on_other_images(scored):
+    for target in ("V1", "V2", "V4", "IT"):
+        (best,) = by_name(scored, "activation_best", target=target)
+        assert best.raw <= max(s.raw for s in by_name(scored, "activation", target=target)) + 0.05
+
+
+@pytest.mark.parametrize("rule, stages", [(Untrained, 0), (ReadoutOnly, 1)])
+def test_controls_have_the_signals_that_they_have(few, rule, stages):
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), rule(), size=16)
+    scores = examine(few, observer)
+    assert len({s.stage for s in by_name(scores, "signal_label") if s.raw is not None}) == stages
+    assert by_name(scores, "activation")
+
+
+class Stubborn(nn.BatchNorm2d):
+    """Normalises with the batch's statistics, always."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True)
+
+
+def test_a_network_that_is_not_in_evaluation_mode_is_not_scored(few):
+    stages = {
+        "conv": Stage(nn.Conv2d(3, 4, 3, padding=1), norm=Stubborn(4), nonlinearity=nn.Tanh(), pool=nn.MaxPool2d(4)),
+        "readout": Stage(nn.Linear(64, 4)),
+    }
+    scores = examine(few, observer_of(StagedNet(stages, (3, 16, 16), (4,)), Backprop(), size=16))
+    assert all(s.raw is None and "stages.conv.norm" in s.reason for s in scored_only(scores)) and scores
+
+
+def scored_only(scores):
+    return [s for s in scores if s.gate != "pass"]
+
+
+def test_an_observer_without_stages_is_not_judged():
+    from dataclasses import make_dataclass
+
+    observer = make_dataclass("Flat", ["name", "classes", "in_shape"])("flat", (), (1, 8, 8))
+    observer.activations = lambda stimuli: {}
+    scores = SimulatedVentralStream(resamples=2).measure(observer)
+    assert [s.reason for s in scores] == ["it has no stages"]
+
+
+def test_data_that_are_not_there_are_not_zero(tmp_path, small):
+    bench = Objects92(resamples=2)
+    bench.source = Source(tmp_path)
+    scores = bench.measure(small)
+    assert {s.metric for s in scores} == {"data", "activation_slope"}
+    assert all(s.raw is None and "--download" in s.reason for s in scores)
+    assert "--download" in bench.absent() and bench.draw(tmp_path, {"x": small}) == []
+
+
+@pytest.mark.slow
+def test_signals_explain_variance_of_their_own_only_where_they_do(stream):
+    """Banded ridge through the benchmark: an option, with its own rows."""
+    import numpy as np
+
+    part = stream.select(np.arange(0, 64, 2))
+    data = dataclasses.replace(part, movie=None, times=None, responses={"IT": part.responses["IT"][:1]})
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
+    scores = examine(data, observer, banded=True)
+    assert len(by_name(scores, "encoding_unique_signal_label", target="IT")) == 5
+    assert len(by_name(scores, "encoding_all_signal_pseudo_label", target="IT")) == 5
+
+
+@pytest.mark.slow
+def test_every_picture_is_drawn(tmp_path, stream, objects, small):
+    from PIL import Image
+
+    for bench, data in ((SimulatedVentralStream(resamples=10), stream), (Objects92(resamples=10, scales=()), objects)):
+        bench.source = Source(Path("/nonexistent"))
+        bench.load = lambda source, data=data: data
+        bench.measure(small)
+        paths = bench.draw(tmp_path, {"small": small})
+        names = {p.name.removeprefix(f"brain_{bench.name}_") for p in paths}
+        assert "matrix.png" in names and ({"stages.png", "controls.png"} <= names) == (not data.card.simulated)
+        assert ("time.png" in names) == (data.movie is not None) and ("cortex.png" in names) == (
+            not data.card.simulated
+        )
+        for path in paths:
+            with Image.open(path) as image:
+                assert min(image.size) > 200 and len(np.unique(np.asarray(image.convert("L").resize((64, 64))))) > 8
+    table = (tmp_path / "brain_simulated_ventral_stream_time.csv").read_text().splitlines()
+    assert table[0].startswith("family,stage,subject,-100,-90") and len(table[0].split(",")) == 3 + 51
+    assert sum(line.startswith("activation,conv1,") for line in table) == 8
+
+
+def test_cortex_with_labels_of_one_s_own():
+    from evaluation.brain import cortex
+
+    left = np.zeros(cortex.VERTICES, dtype=np.int64)
+    left[:100] = 7
+    found = cortex.regions(["V1"], cortex.Labels(left, left * 0, {7: "V1"}))
+    assert found["V1"]["left"].sum() == 100 and found["V1"]["right"].sum() == 0
+    with pytest.raises(ValueError, match="10242"):
+        cortex.Labels(left[:5], left, {})
+    patches = cortex.regions(["V1", "V2", "V4", "IT"])
+    for sides in patches.values():
+        assert all(10 < m.sum() < 1500 for m in sides.values())
+    assert not (patches["V1"]["left"] & patches["V2"]["left"]).any()
+
+
+def test_records_are_json(scored):
+    assert json.loads(json.dumps([dataclasses.asdict(s) for s in scored], allow_nan=False))
