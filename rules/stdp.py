@@ -1,0 +1,173 @@
+"""Convolutional STDP with winner-take-all (after Kheradpisheh et al. 2018, Neural Netw. 99:56; Mozafari et al. 2019).
+
+    w = s (2p − 1)        Δp = p (1 − p) · { a₊ if t_pre ≤ t_post;  −a₋ otherwise }        for the winners of an image
+
+Input: contrasts of ON and OFF cells. All neurons fire at most once; the first to fire inhibit the others, so that per
+image a few neurons of distinct maps learn. Thresholds keep every neuron winning its share (homeostasis) and the stage
+firing at a target rate:
+
+    Δ log θ_j = η_c (share of wins of j − 1/F) + η_r (mean rate − target)
+
+Hidden stages are unsupervised: no label, no error reaches them. The readout learns by the delta rule.
+
+Local: the spike times of the synapse's two sides and its efficacy; `balanced` adds the sum over a neuron's own
+synapses. The competition is among neighbours of one stage. Signed weights: see ``rules/_stdp.py``.
+Learning is batched: all images of a batch see the same weights, and the changes are averaged. ``batch_size=1`` is the
+published sequential rule.
+"""
+
+import torch
+from torch import Tensor
+
+from models.base import StagedNet
+from rules._encoding import Encoding
+from rules._spiking import Layer, Population
+from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, threshold_name
+from rules._stdp import Winners, afferents, change, find_winners, onto_stage, window
+from rules.base import Learned, Objective, Tags, loguniform
+
+
+class STDP(SpikingRule):
+    """Winner-take-all STDP in all hidden stages. Signal: Σ |Δw| of a neuron's synapses that this image causes.
+
+    Amplitudes are changes per step of a neuron that wins its fair share, at a learning rate of 1e-3; the study's
+    rate and schedule scale them. The rule is stepped without momentum.
+
+    Args:
+        encoding: How images become input spikes: ``latency``, ``poisson`` or ``constant``.
+        steps: Time steps per image.
+        potentiation: a₊.
+        depression: a₋.
+        balanced: Whether a neuron keeps the sum of its weights; a₊ and a₋ then count by their sum only.
+        winners: Neurons that learn per image in a convolutional stage; one in a dense stage.
+        radius: Reach of lateral inhibition, in positions.
+        competition: η_c.
+        homeostasis: η_r.
+        target: Share of neurons that fire.
+        readout: Rate of the delta rule.
+        images_per_stage: Images after which learning moves on to the next stage; 0: all stages learn jointly.
+    """
+
+    tags = Tags(
+        supervised=False, separate_backward=False, phases=1, spiking=True,
+        locality="spike times of the two sides; the sum of a neuron's own synapses; winners among neighbours",
+    )  # fmt: skip
+    search_space = {"potentiation": loguniform(1e-4, 1e-1), "target": loguniform(0.05, 0.6)}
+    optimizer = "sgd"
+
+    def __init__(
+        self,
+        *,
+        encoding: Encoding = "constant",
+        steps: int = 10,
+        potentiation: float = 0.002,
+        depression: float = 0.0015,
+        balanced: bool = True,
+        winners: int = 5,
+        radius: int = 1,
+        competition: float = 1.0,
+        homeostasis: float = 0.1,
+        target: float = 0.5,
+        readout: float = 5.0,
+        images_per_stage: int = 0,
+    ) -> None:
+        super().__init__(encoding=encoding, steps=steps, neuron="first_spike")
+        if winners < 1 or radius < 0 or not 0 < target < 1 or images_per_stage < 0:
+            raise ValueError(
+                f"needs winners >= 1, radius >= 0, 0 < target < 1, images_per_stage >= 0; got {winners=}, {radius=}, "
+                f"{target=}, {images_per_stage=}"
+            )
+        self.potentiation, self.depression, self.balanced = potentiation, depression, balanced
+        self.winners, self.radius = winners, radius
+        self.competition, self.homeostasis, self.target = competition, homeostasis, target
+        self.readout, self.images_per_stage = readout, images_per_stage
+
+    def attach(self, net: StagedNet) -> None:
+        """Fix the bounds of the weights at the largest initial one of each synapse."""
+        super().attach(net)
+        for name, synapse in self.hidden_synapses(net).items():
+            self.register_buffer(bound_name(name), synapse.weight.detach().abs().max().clamp(min=1e-6))
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
+
+    def hidden_synapses(self, net: StagedNet) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:
+        """Return the affine maps of the hidden stages."""
+        return {n: s for n, s in net.synapses().items() if n.split(".")[1] != net.readout}
+
+    @torch.no_grad()
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
+        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
+        error = objective.error(output, target)
+        grads = delta_rule(net, layers, error, self.readout)
+        signals = {net.readout: error}
+        learning = self.learning_stages(net)
+        for name, layer in layers.items():
+            signals[name] = torch.zeros_like(layer.signal[0])
+            for population in layer.populations:
+                num = self.winners if population.overshoot is not None and population.overshoot.dim() == 4 else 1
+                found = find_winners(population, num, self.radius)
+                grads[threshold_name(population.name)] = self.regulate(population, found, num)
+                if name not in learning:
+                    continue
+                ltp, ltd = self.amplitudes(found, name, net, layers, target)
+                drive = self.plasticity(population, found, num, ltp, ltd, name == net.hidden[0], grads, len(x))
+                if population is layer.populations[-1]:
+                    signals[name] = onto_stage(drive, found, population, layer.signal[0].shape)
+        if self.images_per_stage:
+            self.images_seen += len(x)
+        return Learned(grads, objective.losses(output, target).mean(), output, signals)
+
+    def learning_stages(self, net: StagedNet) -> list[str]:
+        """Return the stages that learn now."""
+        if not self.images_per_stage:
+            return net.hidden
+        turn = int(self.images_seen) // self.images_per_stage
+        return net.hidden[turn : turn + 1]
+
+    def amplitudes(
+        self, found: Winners, stage: str, net: StagedNet, layers: dict[str, Layer], target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return a₊ and a₋ of each winner."""
+        del stage, net, layers, target
+        one = torch.ones(len(found), device=found.image.device)
+        return self.potentiation * one, self.depression * one
+
+    def plasticity(
+        self, population: Population, found: Winners, num: int, ltp: Tensor, ltd: Tensor, first: bool,
+        grads: dict[str, Tensor], num_images: int,
+    ) -> Tensor:  # fmt: skip
+        """Write −Δw of a population's synapses into ``grads`` and return Σ|Δw| of each winner, at unit rate."""
+        drive = torch.zeros(len(found), dtype=population.threshold.dtype, device=found.image.device)
+        for name, (module, inputs) in population.synapses.items():
+            fair = len(module.weight) / num  # a neuron's fair share of the wins is 1 / fair
+            bound = self.get_buffer(bound_name(name))
+            seen = afferents(module, inputs, found)
+            raw = window(seen, fair * ltp.to(seen.dtype), fair * ltd.to(seen.dtype), push_pull=first)
+            delta = change(module.weight, bound, raw, found, balanced=self.balanced)
+            total = torch.zeros_like(module.weight).index_add_(0, found.neuron, delta)
+            grads[f"{name}.weight"] = total / (-num_images * UNIT_RATE)
+            drive += delta.flatten(1).abs().sum(1)
+        return drive
+
+    def regulate(self, population: Population, found: Winners, num: int) -> Tensor:
+        """Return −Δ log θ of a population."""
+        fired = population.signals[-1]
+        num_images, num_neurons = fired.shape[:2]
+        wins = torch.zeros_like(population.threshold).index_add_(
+            0, found.neuron, torch.ones_like(found.neuron, dtype=fired.dtype)
+        )
+        share = wins / (num * num_images)
+        change = self.competition * (share - share.mean()) + self.homeostasis * (fired.mean() - self.target)
+        return -change.expand(num_neurons) / UNIT_RATE
+
+    @torch.no_grad()
+    def after_step(self, net: StagedNet) -> None:
+        """Keep every weight within its bounds."""
+        for name, synapse in self.hidden_synapses(net).items():
+            bound = float(self.get_buffer(bound_name(name)))
+            synapse.weight.clamp_(-bound, bound)
+
+
+def bound_name(synapse: str) -> str:
+    """Return the name of a synapse's bound among the rule's buffers."""
+    return f"bound_{synapse.replace('.', '_')}"
