@@ -95,6 +95,8 @@ class Population:
     def __post_init__(self) -> None:
         self.potential: Tensor | None = None
         self.latched: Tensor | None = None
+        self.fired: Tensor | None = None
+        self.waited: Tensor | None = None
         if self.neuron == "lif":
             self.cell = snntorch.Leaky(
                 beta=self.decay, threshold=1.0, reset_mechanism="subtract", spike_grad=self.surrogate
@@ -102,29 +104,60 @@ class Population:
 
     def step(self, current: Tensor) -> Tensor:
         """Advance by one step under an input current ``(B, ...)`` and return the signal."""
-        theta = self.threshold.view(-1, *(1,) * (current.dim() - 2))
+        theta = self._theta(current)
         signal = self._first_spike(current, theta) if self.neuron == "first_spike" else self._leaky(current, theta)
         self.signals.append(signal)
-        if self.keep and self.potential is not None:
+        if self.keep and self.potential is not None and not (self.neuron == "first_spike" and self.surrogate is None):
             self.potentials.append(self.potential.detach().clone())
         return signal
 
     @property
     def latency(self) -> Tensor:
         """Step of each neuron's first spike, T where there is none, ``(B, ...)``."""
+        if self.waited is not None:
+            return self.waited
         return torch.stack(self.signals).gt(0).cummax(0).values.logical_not().sum(0)
 
+    def _theta(self, like: Tensor) -> Tensor:
+        return self.threshold.view(-1, *(1,) * (like.dim() - 2))
+
+    def integrate(self, current: Tensor) -> None:
+        """Advance first-spike neurons by one step without handing on a signal (no surrogate)."""
+        theta = self._theta(current)
+        if self.potential is None:
+            self.potential = torch.zeros_like(current)
+            self.fired = torch.zeros_like(current, dtype=torch.bool)
+            self.waited = torch.zeros_like(current, dtype=torch.uint8 if self.steps < 256 else torch.int32)
+            self.overshoot = torch.zeros_like(current)
+        assert self.fired is not None and self.waited is not None
+        self.potential.add_(current, alpha=1 / self.steps)
+        above = self.potential - theta
+        # Frozen at the step at which a neuron is first above its threshold.
+        self.overshoot = torch.where(self.fired, self.overshoot, above)
+        self.fired |= above > 0
+        self.waited += self.fired.logical_not()
+        if self.keep:
+            self.potentials.append(self.potential.clone())
+
+    def integrate_constant(self, current: Tensor) -> None:
+        """Do what T steps of ``integrate`` under one constant current do: V(t) = (t + 1) I / T, in closed form."""
+        theta = self._theta(current)
+        wait = (theta * self.steps / current.clamp(min=torch.finfo(current.dtype).tiny)).floor()
+        wait = wait.clamp(max=self.steps)
+        at = (wait + 1).clamp(max=self.steps)
+        self.overshoot = current * at / self.steps - theta
+        self.waited = wait.to(torch.uint8 if self.steps < 256 else torch.int32)
+
     def _first_spike(self, current: Tensor, theta: Tensor) -> Tensor:
+        if self.surrogate is None:
+            self.integrate(current)
+            assert self.fired is not None
+            return self.fired.to(current.dtype)
         drive = current / self.steps
         self.potential = drive if self.potential is None else self.potential + drive
         above = self.potential - theta
         before = torch.zeros_like(above) if self.latched is None else self.latched
-        if self.surrogate is None:
-            self.latched = torch.maximum(before, above.gt(0).to(above.dtype))
-        else:
-            self.latched = before + (1 - before) * self.surrogate(above)
-        # Frozen at the step at which a neuron is first above its threshold.
-        self.overshoot = above if self.overshoot is None else torch.where(before > 0, self.overshoot, above)
+        self.latched = before + (1 - before) * self.surrogate(above)
         return self.latched
 
     def _leaky(self, current: Tensor, theta: Tensor) -> Tensor:
@@ -182,10 +215,17 @@ def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], 
             signal = signal.flatten(2)
         frames = list(signal)
         own.synapses[prefix] = stage.synapse, frames
-        current = None
+        constant = all(frame.data_ptr() == frames[0].data_ptr() for frame in frames)
+        if own.neuron == "first_spike" and own.surrogate is None:
+            if constant and not own.keep:
+                own.integrate_constant(stage.synapse(frames[0]))
+            else:
+                for frame in frames:
+                    own.integrate(stage.synapse(frame))
+            return Layer([own], _latched(own, stage.pool, signal))
+        current = stage.synapse(frames[0])
         for t, frame in enumerate(frames):
-            # A constant current is one tensor seen at every step: its synaptic current is computed once.
-            if current is None or frame.data_ptr() != frames[t - 1].data_ptr():
+            if t and not constant:
                 current = stage.synapse(frame)
             pooled.append(stage.pool(own.step(current)))
         return Layer([own], torch.stack(pooled))
@@ -194,6 +234,19 @@ def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], 
         for frame in signal:
             pooled.append(stage.pool(own.step(stage.synapse(frame))))
     return Layer([*inner, own], torch.stack(pooled))
+
+
+def _latched(own: Population, pool: nn.Module, like: Tensor) -> Tensor:
+    """Return the latched signal behind the pooling, from the latencies alone.
+
+    The first spike under a maximum is the spike of its earliest neuron, so that latencies are pooled once rather than
+    spikes at every step.
+    """
+    step = torch.arange(own.steps, device=like.device).view(-1, *(1,) * own.latency.dim())
+    if isinstance(pool, nn.MaxPool2d | nn.Identity):
+        pooled = -pool(-own.latency.to(like.dtype))
+        return (pooled <= step.to(like.dtype)).to(like.dtype)
+    return torch.stack([pool((own.latency <= t).to(like.dtype)) for t in range(own.steps)])
 
 
 @contextmanager

@@ -132,9 +132,12 @@ def threshold_name(population: str) -> str:
 def delta_rule(
     net: StagedNet, layers: dict[str, Layer], error: Tensor, rate: float
 ) -> dict[str, Tensor]:
-    """Return the readout's −Δw under the normalised delta rule Δw = η mean(−e v / (1 + |v|²)), v the mean signal below it.
+    """Return the readout's −Δw under the normalised, balanced delta rule.
 
-    Local: presynaptic activity, the readout neuron's own error, and its total input.
+        Δw = −η mean over images of e u / (1 + |u|²),    u = v − mean over units of v
+
+    v is the mean signal below the readout. The sum of a readout neuron's weights is kept, as in the hidden stages; its bias
+    takes their part. Local: presynaptic activity, the readout neuron's own error, and its total input.
 
     Args:
         net: The network.
@@ -145,6 +148,7 @@ def delta_rule(
     readout = net.stages[net.readout].synapse
     assert isinstance(readout, Synapse)
     v = layers[net.hidden[-1]].signal.mean(0).flatten(1)
+    v = v - v.mean(1, keepdim=True)
     e = error.flatten(1) / (1 + v.square().sum(1, keepdim=True))
     scale = rate / UNIT_RATE / len(v)
     prefix = f"stages.{net.readout}.synapse"

@@ -55,7 +55,7 @@ def find_winners(population: Population, num: int, radius: int) -> Winners:
         radius: Reach of lateral inhibition, in positions.
     """
     assert population.overshoot is not None
-    latency = population.latency
+    latency = population.latency.long()
     height, width = latency.shape[2:] if latency.dim() == 4 else (1, 1)
     latency, overshoot = (t.reshape(*t.shape[:2], -1) for t in (latency, population.overshoot))
     margin = overshoot.clamp(min=0)

@@ -68,7 +68,7 @@ class STDP(SpikingRule):
         competition: float = 1.0,
         homeostasis: float = 0.1,
         target: float = 0.5,
-        readout: float = 5.0,
+        readout: float = 30.0,
         images_per_stage: int = 0,
     ) -> None:
         super().__init__(encoding=encoding, steps=steps, neuron="first_spike")
@@ -151,7 +151,7 @@ class STDP(SpikingRule):
 
     def regulate(self, population: Population, found: Winners, num: int) -> Tensor:
         """Return −Δ log θ of a population."""
-        fired = population.signals[-1]
+        fired = (population.latency < population.steps).to(population.threshold.dtype)
         num_images, num_neurons = fired.shape[:2]
         wins = torch.zeros_like(population.threshold).index_add_(
             0, found.neuron, torch.ones_like(found.neuron, dtype=fired.dtype)
