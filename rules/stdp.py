@@ -43,6 +43,7 @@ class STDP(SpikingRule):
         radius: Reach of lateral inhibition, in positions.
         competition: η_c.
         homeostasis: η_r.
+        scaling: η_s.
         target: Share of neurons that fire.
         readout: Rate of the delta rule.
         images_per_stage: Images after which learning moves on to the next stage; 0: all stages learn jointly.
@@ -67,8 +68,9 @@ class STDP(SpikingRule):
         radius: int = 1,
         competition: float = 1.0,
         homeostasis: float = 0.1,
+        scaling: float = 0.01,
         target: float = 0.5,
-        readout: float = 30.0,
+        readout: float = 10.0,
         images_per_stage: int = 0,
     ) -> None:
         super().__init__(encoding=encoding, steps=steps, neuron="first_spike")
@@ -79,7 +81,7 @@ class STDP(SpikingRule):
             )
         self.potentiation, self.depression, self.balanced = potentiation, depression, balanced
         self.winners, self.radius = winners, radius
-        self.competition, self.homeostasis, self.target = competition, homeostasis, target
+        self.competition, self.homeostasis, self.scaling, self.target = competition, homeostasis, scaling, target
         self.readout, self.images_per_stage = readout, images_per_stage
 
     def attach(self, net: StagedNet) -> None:
@@ -144,10 +146,23 @@ class STDP(SpikingRule):
             seen = afferents(module, inputs, found)
             raw = window(seen, fair * ltp.to(seen.dtype), fair * ltd.to(seen.dtype), push_pull=first)
             delta = change(module.weight, bound, raw, found, balanced=self.balanced)
-            total = torch.zeros_like(module.weight).index_add_(0, found.neuron, delta)
-            grads[f"{name}.weight"] = total / (-num_images * UNIT_RATE)
+            total = torch.zeros_like(module.weight).index_add_(0, found.neuron, delta) / num_images
+            if self.scaling and not first:
+                total += self.scale(module.weight, bound, population, inputs)
+            grads[f"{name}.weight"] = total / -UNIT_RATE
             drive += delta.flatten(1).abs().sum(1)
         return drive
+
+    def scale(self, weight: Tensor, bound: Tensor, population: Population, inputs: list[Tensor]) -> Tensor:
+        """Return the Δw of synaptic scaling, shaped like ``weight``."""
+        fired = (population.latency < population.steps).to(weight.dtype).transpose(0, 1).flatten(1).mean(1)
+        activity = torch.stack(inputs).mean((0, 1))
+        if activity.dim() == 3:
+            activity = activity.mean((1, 2))[:, None, None]
+        activity = activity / activity.mean().clamp(min=1e-6)
+        p = (weight / bound + 1) / 2
+        error = (self.target - fired).view(-1, *(1,) * (weight.dim() - 1))
+        return 2 * bound * self.scaling * (p * (1 - p)).clamp(min=0) * error * activity
 
     def regulate(self, population: Population, found: Winners, num: int) -> Tensor:
         """Return −Δ log θ of a population."""
