@@ -116,7 +116,9 @@ class SpikingRule(Rule):
     def record(self, net: StagedNet, x: Tensor) -> dict[str, SpikeRecord]:
         """Return what every hidden stage does in time for inputs ``(B, *in_shape)``."""
         layers, _ = self.run(net, x, seed=self.inference_seed(), keep=True)
-        return {n: SpikeRecord(self._spikes(s.signal), torch.stack(s.populations[-1].potentials)) for n, s in layers.items()}
+        return {
+            n: SpikeRecord(self._spikes(s.signal), torch.stack(s.populations[-1].potentials)) for n, s in layers.items()
+        }
 
     def _spikes(self, signal: Tensor) -> Tensor:
         if self.neuron == "lif":
@@ -129,12 +131,17 @@ def threshold_name(population: str) -> str:
     return f"log_threshold_{population.replace('.', '_')}"
 
 
+def hidden_synapses(net: StagedNet) -> dict[str, Synapse]:
+    """Return the affine maps of the hidden stages."""
+    return {n: s for n, s in net.synapses().items() if n.split(".")[1] != net.readout}
+
+
 def delta_rule(
-    net: StagedNet, layers: dict[str, Layer], error: Tensor, rate: float
+    net: StagedNet, layers: dict[str, Layer], error: Tensor, rate: float, floor: float = 1.0
 ) -> dict[str, Tensor]:
     """Return the readout's −Δw under the normalised, balanced delta rule.
 
-        Δw = −η mean over images of e u / (1 + |u|²),    u = v − mean over units of v
+        Δw = −η mean over images of e u / (ε + |u|²),    u = v − mean over units of v
 
     v is the mean signal below the readout. The sum of a readout neuron's weights is kept, as in the hidden stages; its bias
     takes their part. Local: presynaptic activity, the readout neuron's own error, and its total input.
@@ -144,12 +151,13 @@ def delta_rule(
         layers: Its hidden stages in time.
         error: e, the gradient of each image's own loss, ``(B, *out_shape)``.
         rate: η at ``UNIT_RATE``.
+        floor: ε.
     """
     readout = net.stages[net.readout].synapse
     assert isinstance(readout, Synapse)
     v = layers[net.hidden[-1]].signal.mean(0).flatten(1)
     v = v - v.mean(1, keepdim=True)
-    e = error.flatten(1) / (1 + v.square().sum(1, keepdim=True))
+    e = error.flatten(1) / (floor + v.square().sum(1, keepdim=True))
     scale = rate / UNIT_RATE / len(v)
     prefix = f"stages.{net.readout}.synapse"
     grads = {f"{prefix}.weight": scale * (e.t() @ v)}

@@ -178,3 +178,8 @@ def onto_stage(values: Tensor, winners: Winners, population: Population, shape: 
         return grid
     under = grid[0, 0].numel() / shape[2:].numel()
     return F.adaptive_avg_pool2d(grid, tuple(shape[2:])) * under
+
+
+def bound_name(synapse: str) -> str:
+    """Return the name of a synapse's bound among a rule's buffers."""
+    return f"bound_{synapse.replace('.', '_')}"

@@ -28,7 +28,7 @@ class SpikingReadoutOnly(STDP):
     search_space = {}
 
     def __init__(
-        self, *, encoding: Encoding = "constant", steps: int = 10, target: float = 0.5, readout: float = 10.0
+        self, *, encoding: Encoding = "constant", steps: int = 10, target: float = 0.4, readout: float = 10.0
     ) -> None:
         super().__init__(encoding=encoding, steps=steps, target=target, readout=readout)
 

@@ -7,6 +7,10 @@ image a few neurons of distinct maps learn. Thresholds keep every neuron winning
 firing at a target rate:
 
     Δ log θ_j = η_c (share of wins of j − 1/F) + η_r (mean rate − target)
+    Δp_ij     = η_s p (1 − p) (target − rate of j) · (mean activity of i, relative to its stage's)
+
+The last line is synaptic scaling (Turrigiano 2008): half of the neurons begin with a negative mean drive and would never
+fire; scaling wakes them. It acts from the second stage on: the input's contrasts have no sign on average.
 
 Hidden stages are unsupervised: no label, no error reaches them. The readout learns by the delta rule.
 
@@ -22,8 +26,8 @@ from torch import Tensor
 from models.base import StagedNet
 from rules._encoding import Encoding
 from rules._spiking import Layer, Population
-from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, threshold_name
-from rules._stdp import Winners, afferents, change, find_winners, onto_stage, window
+from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
+from rules._stdp import Winners, afferents, bound_name, change, find_winners, onto_stage, window
 from rules.base import Learned, Objective, Tags, loguniform
 
 
@@ -61,15 +65,15 @@ class STDP(SpikingRule):
         *,
         encoding: Encoding = "constant",
         steps: int = 10,
-        potentiation: float = 0.002,
-        depression: float = 0.0015,
+        potentiation: float = 0.0005,
+        depression: float = 0.000375,
         balanced: bool = True,
         winners: int = 5,
         radius: int = 1,
-        competition: float = 1.0,
+        competition: float = 0.3,
         homeostasis: float = 0.1,
-        scaling: float = 0.01,
-        target: float = 0.5,
+        scaling: float = 0.003,
+        target: float = 0.4,
         readout: float = 10.0,
         images_per_stage: int = 0,
     ) -> None:
@@ -87,13 +91,9 @@ class STDP(SpikingRule):
     def attach(self, net: StagedNet) -> None:
         """Fix the bounds of the weights at the largest initial one of each synapse."""
         super().attach(net)
-        for name, synapse in self.hidden_synapses(net).items():
+        for name, synapse in hidden_synapses(net).items():
             self.register_buffer(bound_name(name), synapse.weight.detach().abs().max().clamp(min=1e-6))
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
-
-    def hidden_synapses(self, net: StagedNet) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:
-        """Return the affine maps of the hidden stages."""
-        return {n: s for n, s in net.synapses().items() if n.split(".")[1] != net.readout}
 
     @torch.no_grad()
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
@@ -178,11 +178,6 @@ class STDP(SpikingRule):
     @torch.no_grad()
     def after_step(self, net: StagedNet) -> None:
         """Keep every weight within its bounds."""
-        for name, synapse in self.hidden_synapses(net).items():
+        for name, synapse in hidden_synapses(net).items():
             bound = float(self.get_buffer(bound_name(name)))
             synapse.weight.clamp_(-bound, bound)
-
-
-def bound_name(synapse: str) -> str:
-    """Return the name of a synapse's bound among the rule's buffers."""
-    return f"bound_{synapse.replace('.', '_')}"
