@@ -16,11 +16,12 @@ from torch import Tensor
 
 Encoding = Literal["latency", "poisson", "constant"]
 SILENT = 0.1  # contrast, relative to the strongest of the image, below which an ON or OFF cell stays silent
+FAINT = 0.05  # contrast, in standard deviations of the training images, below which an image is not amplified
 CENTRE, SURROUND, RADIUS = 1.0, 2.0, 3  # pixels; the filter of Kheradpisheh et al. 2018
 
 
 def contrast(x: Tensor) -> Tensor:
-    """Return the signed local contrast of images, scaled to at most 1 per image; vectors are only scaled.
+    """Return the signed local contrast of images, scaled by the strongest of each image; vectors are only scaled.
 
     Each channel (grey, or R, G, B) is filtered by itself with a difference of Gaussians, so that a uniform field
     is silent. Positive values drive ON cells, negative ones OFF cells.
@@ -32,7 +33,7 @@ def contrast(x: Tensor) -> Tensor:
         channels = x.shape[1]
         kernel = difference_of_gaussians(x).expand(channels, 1, -1, -1)
         x = F.conv2d(F.pad(x, (RADIUS,) * 4, mode="replicate"), kernel, groups=channels)
-    peak = x.flatten(1).abs().amax(1).clamp(min=torch.finfo(x.dtype).tiny)
+    peak = x.flatten(1).abs().amax(1).clamp(min=FAINT)
     x = x / peak.view(-1, *(1,) * (x.dim() - 1))
     return torch.where(x.abs() < SILENT, torch.zeros_like(x), x)
 

@@ -157,7 +157,7 @@ class Population:
         self.potential = drive if self.potential is None else self.potential + drive
         above = self.potential - theta
         before = torch.zeros_like(above) if self.latched is None else self.latched
-        self.latched = before + (1 - before) * self.surrogate(above)
+        self.latched = before + (1 - before) * self.surrogate(above).to(above.dtype)  # snnTorch's are float32
         return self.latched
 
     def _leaky(self, current: Tensor, theta: Tensor) -> Tensor:
@@ -167,6 +167,7 @@ class Population:
             spikes, self.potential = self._compete(current / theta, rest)
         else:
             spikes, self.potential = self.cell(current / theta, rest)
+            spikes = spikes.to(current.dtype)  # snnTorch's are float32
         self.potential = self.potential * theta
         return spikes
 
