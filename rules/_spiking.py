@@ -31,7 +31,7 @@ from models.base import NONLINEARITIES, Stage, StagedNet
 Neuron = Literal["first_spike", "lif"]
 Synapse = nn.Linear | nn.Conv2d
 Surrogate = Callable[[Tensor], Tensor]
-SPIKING_PLACES = tuple(set(NONLINEARITIES.values()) - {nn.Identity})
+SPIKING_PLACES: tuple[type[nn.Module], ...] = tuple(set(NONLINEARITIES.values()) - {nn.Identity})
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SpikeRecord:
     """What one stage did in time.
 
     Attributes:
-        spikes: Spikes at the stage's output, behind its pooling, ``(T, B, ...)``: 0 or 1; shares where pooling averages.
+        spikes: Spikes at the stage's output, behind its pooling, ``(T, B, ...)``: 0 or 1, or shares of an average.
         potentials: Membrane potentials of the stage's neurons before pooling, ``(T, B, ...)``.
     """
 
@@ -129,7 +129,7 @@ class Population:
             self.fired = torch.zeros_like(current, dtype=torch.bool)
             self.waited = torch.zeros_like(current, dtype=torch.uint8 if self.steps < 256 else torch.int32)
             self.overshoot = torch.zeros_like(current)
-        assert self.fired is not None and self.waited is not None
+        assert self.fired is not None and self.waited is not None and self.overshoot is not None
         self.potential.add_(current, alpha=1 / self.steps)
         above = self.potential - theta
         # Frozen at the step at which a neuron is first above its threshold.
@@ -201,7 +201,9 @@ def simulate(net: StagedNet, inputs: Tensor, populate: Callable[[str], Populatio
     layers: dict[str, Layer] = {}
     signal = inputs
     for name in net.hidden:
-        layers[name] = layer = _advance(name, net.stages[name], signal, populate)
+        stage = net.stages[name]
+        assert isinstance(stage, Stage)
+        layers[name] = layer = _advance(name, stage, signal, populate)
         signal = layer.signal
     output = net.stages[net.readout](signal.mean(0))
     return layers, output.unflatten(1, net.out_shape)
@@ -260,7 +262,7 @@ def _tapped(
     """
     waiting: dict[str, tuple[Synapse, Tensor]] = {}
     by_place: dict[str, Population] = {}
-    handles = []
+    handles: list[Any] = []
 
     def deliver(population: Population) -> None:
         for key, (module, x) in waiting.items():

@@ -1,7 +1,7 @@
 """What all spiking rules share: encoding, thresholds, inference, the record of spikes, and a local readout.
 
-Thresholds θ = exp(log θ) are parameters of the rule, one per neuron or map: homeostasis is a gradient like any other, so
-that checkpoints, several processes and gradient accumulation treat it as they treat weights.
+Thresholds θ = exp(log θ) are parameters of the rule, one per neuron or map: homeostasis is a gradient like any
+other, so that checkpoints, several processes and gradient accumulation treat it as they treat weights.
 """
 
 from typing import ClassVar
@@ -143,8 +143,8 @@ def delta_rule(
 
         Δw = −η mean over images of e u / (ε + |u|²),    u = v − mean over units of v
 
-    v is the mean signal below the readout. The sum of a readout neuron's weights is kept, as in the hidden stages; its bias
-    takes their part. Local: presynaptic activity, the readout neuron's own error, and its total input.
+    v is the mean signal below the readout. The sum of a readout neuron's weights is kept, as in the hidden stages; its
+    bias takes their part. Local: presynaptic activity, the readout neuron's own error, and its total input.
 
     Args:
         net: The network.

@@ -139,8 +139,8 @@ def window(seen: Tensor, potentiation: Tensor, depression: Tensor, *, push_pull:
 def change(weight: Tensor, bound: Tensor, raw: Tensor, winners: Winners, *, balanced: bool) -> Tensor:
     """Return Δw of every synapse of each winner, ``(N, *weight.shape[1:])``: 2s · p (1 − p) · window.
 
-    ``balanced`` adds heterosynaptic competition: the mean change, weighted by p (1 − p), is taken off, so that the sum of
-    a neuron's weights, its balance of excitation and inhibition, is kept (von der Malsburg 1973).
+    ``balanced`` adds heterosynaptic competition: the mean change, weighted by p (1 − p), is taken off, so that the sum
+    of a neuron's weights, its balance of excitation and inhibition, is kept (von der Malsburg 1973).
 
     Args:
         weight: Weights of the synapse.
@@ -177,7 +177,7 @@ def onto_stage(values: Tensor, winners: Winners, population: Population, shape: 
     if grid.shape == shape:
         return grid
     under = grid[0, 0].numel() / shape[2:].numel()
-    return F.adaptive_avg_pool2d(grid, tuple(shape[2:])) * under
+    return F.adaptive_avg_pool2d(grid, (shape[2], shape[3])) * under
 
 
 def bound_name(synapse: str) -> str:

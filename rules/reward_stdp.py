@@ -4,8 +4,8 @@
     R = −1:  Δp = p (1 − p) · g N_hit/N  · { −b₊ if t_pre ≤ t_post;  +b₋ otherwise }      (anti-STDP)
     R =  0:  Δp = 0
 
-Each neuron (or map) of the last hidden stage stands for one class from the start, neuron j for class j mod K. The class of
-the first one to fire is the stage's decision; it is rewarded if it is the image's class, punished if not, and
+Each neuron (or map) of the last hidden stage stands for one class from the start, neuron j for class j mod K. The class
+of the first one to fire is the stage's decision; it is rewarded if it is the image's class, punished if not, and
 R = 0 if no neuron fired. R is one global scalar per image: it is all that a hidden stage hears of a label. The stages
 below learn by plain STDP (`below="unsupervised"`) or under the same R (`below="reward"`). N_hit/N is a running mean.
 
@@ -23,11 +23,11 @@ from rules._encoding import Encoding
 from rules._spiking import Layer
 from rules._spiking_rule import UNIT_RATE
 from rules._stdp import Winners, find_winners
+from rules._winner_take_all import WinnerTakeAll
 from rules.base import Learned, Objective, Tags, loguniform
-from rules.stdp import STDP
 
 
-class RewardSTDP(STDP):
+class RewardSTDP(WinnerTakeAll):
     """STDP under a global reward. Signal: Σ |Δw| of a neuron's synapses that this image causes.
 
     Args:
@@ -60,7 +60,7 @@ class RewardSTDP(STDP):
         depression: float = 0.000375,
         punished_potentiation: float = 0.0005,
         punished_depression: float = 0.0000625,
-        gain: float = 2.0,
+        gain: float = 10.0,
         below: Literal["unsupervised", "reward"] = "unsupervised",
         winners: int = 5,
         target: float = 0.4,

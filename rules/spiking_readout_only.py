@@ -2,16 +2,16 @@
 
     Δw = 0 in every hidden stage        ΔW_L = −η e v / (1 + |v|²)
 
-The comparison that a spiking rule must win: same encoding, same neurons, same thresholds that adapt, same delta rule at the
-readout, but no plasticity. `readout_only` is the same for rates that do not spike.
+The comparison that a spiking rule must win: same encoding, same neurons, same thresholds that adapt, same delta rule at
+the readout, but no plasticity. `readout_only` is the same for rates that do not spike.
 """
 
 from rules._encoding import Encoding
+from rules._winner_take_all import WinnerTakeAll
 from rules.base import Tags
-from rules.stdp import STDP
 
 
-class SpikingReadoutOnly(STDP):
+class SpikingReadoutOnly(WinnerTakeAll):
     """`stdp` without plasticity. Signal: the output error; none in the hidden stages.
 
     Args:

@@ -1,9 +1,9 @@
-"""Surrogate-gradient backpropagation through time (Neftci, Mostafa & Zenke 2019, arXiv 1901.09948), with snnTorch's surrogate.
+"""Surrogate-gradient backpropagation through time (Neftci, Mostafa & Zenke 2019, arXiv 1901.09948).
 
-    spike = Θ(V − θ) forwards;    ∂spike/∂V := 1 / (1 + k |V − θ|)² backwards        (fast sigmoid, slope k)
+    spike = Θ(V − θ) forwards;    ∂spike/∂V := 1 / (1 + k |V − θ|)² backwards        (snnTorch's fast sigmoid)
 
-The control that separates spiking from STDP: the spiking network, the encoding and the inference of the STDP rules, trained by
-backpropagation. Only the network's weights and biases are trained; thresholds stay where they start.
+The control that separates spiking from STDP: the spiking network, the encoding and the inference of the STDP
+rules, trained by backpropagation. Only the network's weights and biases are trained; thresholds stay where they start.
 
 Not local: errors travel back through the transposed weights and through time.
 """

@@ -1,4 +1,4 @@
-"""Pair-based STDP with traces in a network of competing leaky neurons (Diehl & Cook 2015, Front. Comput. Neurosci. 9:99).
+"""Pair-based STDP with traces among competing leaky neurons (Diehl & Cook 2015, Front. Comput. Neurosci. 9:99).
 
     x_i ← x_i e^{−1/τ₊} + s_i        y_j ← y_j e^{−1/τ₋} + s_j                 (all-to-all pairs; a spike adds 1)
     at a post spike:  Δp = a₊ (1 − p)^μ x_i − a₊ x_tar p^μ
@@ -8,8 +8,8 @@ A trace is read before the spikes of its own step enter it, so that one pair has
 Δt = t_post − t_pre > 0, −a₋ e^{Δt/τ₋} for Δt < 0, and 0 for coincident spikes. μ = 0 is the additive rule, μ = 1 the
 multiplicative one. x_tar lets presynaptic cells that were silent before a spike lose.
 
-Input: Poisson spikes of ON and OFF cells. At every step only the neuron furthest above its threshold fires at a position;
-it resets the others (lateral inhibition). Thresholds keep every neuron firing its share, and after every step
+Input: Poisson spikes of ON and OFF cells. At every step only the neuron furthest above its threshold fires at a
+position; it resets the others (lateral inhibition). Thresholds keep every neuron firing its share, and after every step
 each neuron gets back the sum of its weights. With one hidden stage this is the network of Diehl & Cook with signed
 weights (see ``rules/_stdp.py``), a readout that learns by the delta rule in the place of labels given to neurons, and
 inhibition without neurons of its own.
@@ -23,10 +23,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from models.base import StagedNet
 from rules._encoding import Encoding
-from rules._spiking import Population, Synapse
+from rules._spiking import Synapse
 from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
 from rules._stdp import bound_name
 from rules.base import Learned, Objective, Tags, loguniform
@@ -114,7 +115,7 @@ class TraceSTDP(SpikingRule):
                     drive += own
             shape = layer.signal.shape[2:]
             if drive.dim() == 4 and drive.shape[1:] != shape:
-                drive = F.adaptive_avg_pool2d(drive, tuple(shape[1:])) * (drive[0, 0].numel() / shape[1:].numel())
+                drive = F.adaptive_avg_pool2d(drive, (shape[1], shape[2])) * (drive[0, 0].numel() / shape[1:].numel())
             signals[name] = drive
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
 
@@ -189,7 +190,7 @@ def correlate(module: Synapse, pre: Tensor, post: Tensor) -> Tensor:
     pre, post = pre.flatten(0, 1), post.flatten(0, 1)
     if isinstance(module, nn.Linear):
         return post.t() @ pre
-    return torch.nn.grad.conv2d_weight(pre, module.weight.shape, post, module.stride, module.padding)
+    return conv2d_weight(pre, module.weight.shape, post, module.stride, module.padding)
 
 
 def project(module: Synapse, weight: Tensor, pre: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from models import cnn, mlp, resnet, vgg
 from rules._encoding import contrast, difference_of_gaussians, encode, rank_latency
 from rules._spiking import Population, simulate
+from rules.base import OBJECTIVES
 from rules.reward_stdp import RewardSTDP
 from rules.spiking_readout_only import SpikingReadoutOnly
 from rules.stdp import STDP
 from rules.surrogate_gradient import SurrogateGradient
 from rules.trace_stdp import TraceSTDP
-from rules.base import OBJECTIVES
 
 CE = OBJECTIVES["cross_entropy"]
 RULES = (STDP, RewardSTDP, TraceSTDP, SurrogateGradient, SpikingReadoutOnly)
@@ -271,4 +271,4 @@ def test_simulation_leaves_no_hooks_behind_even_when_it_fails():
     with pytest.raises(RuntimeError, match="no neurons"):
         simulate(net, torch.zeros(2, 1, 1, 8, 8), broken)
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules())
-    assert hooks == 0 and math.isfinite(float(net(torch.zeros(1, 1, 8, 8)).sum()))
+    assert hooks == 0 and math.isfinite(net(torch.zeros(1, 1, 8, 8)).sum().item())

@@ -154,7 +154,7 @@ def earlier(post):
 
 def test_under_poisson_drive_the_additive_rule_is_bimodal_and_the_multiplicative_one_unimodal():
     additive, multiplicative = poisson_drive(0.0), poisson_drive(1.0)
-    extreme = lambda p: ((p < 0.1) | (p > 0.9)).double().mean()  # noqa: E731
+    extreme = lambda p: ((p < 0.1) | (p > 0.9)).double().mean()
     assert extreme(additive) > 0.8 and (additive < 0.1).any() and (additive > 0.9).any()
     assert extreme(multiplicative) < 0.05 and multiplicative.std() < 0.15
     assert multiplicative.mean() == pytest.approx(0.5, abs=0.15)  # (1 − p) = 1.05 p, shifted up by causal pairs
@@ -271,7 +271,9 @@ def test_afferents_of_a_convolution_are_those_of_a_dense_synapse_at_each_positio
 def test_one_step_is_the_published_rule_written_as_loops(encoding):
     """Kheradpisheh's update for every winner of every image, averaged over the batch; first conv stage."""
     net = cnn.build((1, 8, 8), (10,), width=4, hidden=12)
-    rule = attached(STDP(encoding=encoding, balanced=False, winners=2, scaling=0.0, potentiation=0.02, depression=0.01), net)
+    rule = attached(
+        STDP(encoding=encoding, balanced=False, winners=2, scaling=0.0, potentiation=0.02, depression=0.01), net
+    )
     x, target = batch(5)
     learned = rule.learn(net, x, target, CE)
     layers, _ = rule.run(net, x, seed=0)
@@ -464,7 +466,9 @@ def test_every_synapse_inside_residual_blocks_follows_its_own_two_sides():
                 expected = torch.zeros_like(conv.weight)
                 first = p is layers["stem"].populations[0]
                 for b, f, (r, c), t in zip(found.image, found.neuron, found.position, found.latency, strict=True):
-                    patches = torch.nn.functional.unfold(inputs[t], conv.kernel_size, padding=conv.padding, stride=conv.stride)
+                    patches = torch.nn.functional.unfold(
+                        inputs[t], conv.kernel_size, padding=conv.padding, stride=conv.stride
+                    )
                     seen = patches[b, :, r * p.overshoot.shape[3] + c].view(conv.weight.shape[1:])
                     efficacy = (conv.weight[f] / bound + 1) / 2
                     raw = 0.000875 * seen if first else 0.0005 * seen - 0.000375 * (1 - seen)
