@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules.base import Learned, Objective, Rule
+from rules.base import Learned, Objective, Rule, SpikeRecord
 from training.data.base import Images, Preprocess
 
 BATCH = 256
@@ -155,6 +155,11 @@ class TrainedObserver:
             for x, t in zip(self._batches(self.preprocess.stimulus, stimuli), target.split(BATCH), strict=True)
         ]
         return {name: torch.cat([p[name].detach() for p in parts]) for name in parts[0]}
+
+    def spikes(self, x: Tensor) -> dict[str, SpikeRecord]:
+        """Return what each hidden stage does in time for network input; empty where inference does not spike."""
+        with evaluating(self.net, self.rule):
+            return self.rule.record(self.net, self._cast(x))
 
     def learn(self, x: Tensor, target: Tensor) -> Learned:
         """Return what the rule would learn from one batch of network input; nothing changes.

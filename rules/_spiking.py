@@ -34,31 +34,6 @@ Surrogate = Callable[[Tensor], Tensor]
 SPIKING_PLACES: tuple[type[nn.Module], ...] = tuple(set(NONLINEARITIES.values()) - {nn.Identity})
 
 
-@dataclass(frozen=True)
-class SpikeRecord:
-    """What one stage did in time.
-
-    Attributes:
-        spikes: Spikes at the stage's output, behind its pooling, ``(T, B, ...)``: 0 or 1, or shares of an average.
-        potentials: Membrane potentials of the stage's neurons before pooling, ``(T, B, ...)``.
-    """
-
-    spikes: Tensor
-    potentials: Tensor
-
-    @property
-    def rates(self) -> Tensor:
-        """Spikes per step ``(B, ...)``."""
-        return self.spikes.mean(0)
-
-    @property
-    def latencies(self) -> Tensor:
-        """Step of the first spike ``(B, ...)``; T where there was none."""
-        steps = len(self.spikes)
-        waiting = self.spikes.gt(0).cummax(0).values.logical_not()
-        return waiting.sum(0).clamp(max=steps)
-
-
 @dataclass
 class Population:
     """The neurons in one place of a network, and the synapses that drive them.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.base import StagedNet
 from rules._encoding import Encoding, encode
-from rules._spiking import Layer, Neuron, Population, SpikeRecord, Surrogate, Synapse, simulate
-from rules.base import Objective, Rule
+from rules._spiking import Layer, Neuron, Population, Surrogate, Synapse, simulate
+from rules.base import Objective, Rule, SpikeRecord
 
 # At this learning rate the amplitudes of the plastic rules are what they say: a study's rate and schedule scale them.
 UNIT_RATE = 1e-3
