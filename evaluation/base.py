@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules.base import Learned, Objective, Rule
+from rules.base import Learned, Objective, Rule, SpikeRecord
 from training.data.base import Images, Preprocess, Source
 
 BATCH = 256
@@ -178,6 +178,11 @@ class TrainedObserver:
             (torch.cat([e for e, _ in step]), {k: torch.cat([a[k] for _, a in step]) for k in step[0][1]})
             for step in zip(*parts, strict=True)
         ]
+
+    def spikes(self, x: Tensor) -> dict[str, SpikeRecord]:
+        """Return what each hidden stage does in time for network input; empty where inference does not spike."""
+        with evaluating(self.net, self.rule):
+            return self.rule.record(self.net, self._cast(x))
 
     def learn(self, x: Tensor, target: Tensor, objective: Objective | None = None) -> Learned:
         """Return what the rule would learn from one batch of network input; nothing changes.

@@ -15,7 +15,7 @@ import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
 from experiments import brain_board
-from experiments.study import CONTROLS
+from experiments.study import CONTROLS, SPIKING_CONTROL
 from training.catalogue import MODELS, RULES, TASKS, Catalogue
 from training.config import TRAINING_FIELDS, RunConfig, canonical_json
 from training.directory import run_directories
@@ -67,7 +67,9 @@ class Finished:
     @property
     def kind(self) -> str:
         """``rule``, ``control`` or ``null``."""
-        return "null" if self.config.is_null else "control" if self.config.rule in CONTROLS else "rule"
+        return (
+            "null" if self.config.is_null else "control" if self.config.rule in (*CONTROLS, SPIKING_CONTROL) else "rule"
+        )
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,9 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
             rows[i] = dataclasses.replace(row, rule=f"{row.rule} #{mark[:6]}")
     compared = []
     for group, row in zip(groups, rows, strict=True):
-        reference, control = (_partner(name, group[0].config, groups, rows) for name in (REFERENCE, CONTROL))
+        own = [SPIKING_CONTROL] if _spikes(group[0].config.rule, groups) else []
+        reference, *controls = (_partner(n, group[0].config, groups, rows) for n in (REFERENCE, *own, CONTROL))
+        control = next((c for c in controls if c is not None), None)
         if row.kind != "null" and group[0].config.rule != REFERENCE:
             row = dataclasses.replace(row, difference=_paired(row, reference))
         if row.kind == "rule":
@@ -232,6 +236,16 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     for i, p in zip(tested, holm([p for p in p_values if p is not None]), strict=True):
         compared[i] = dataclasses.replace(compared[i], p_value=p)
     return sorted(compared, key=lambda r: (KIND_ORDER[r.kind], -(r.estimates["accuracy"].value or -1.0), r.rule))
+
+
+def _spikes(rule: str, groups: Sequence[Sequence[Finished]]) -> bool:
+    """Return whether a rule's inference spikes; asked only where the spiking control is on the board."""
+    if not any(g[0].config.rule == SPIKING_CONTROL for g in groups):
+        return False
+    try:
+        return bool(RULES.load(rule).tags.spiking)
+    except UserError:  # a rule file that is gone, or a null observer
+        return False
 
 
 def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]], rows: Sequence[Row]) -> Row | None:

@@ -30,6 +30,7 @@ from training.config import NULL, TRAINING_FIELDS, RunConfig, run_config
 from training.errors import UserError, unknown
 
 CONTROLS = ("untrained", "readout_only")  # in every study, asked for or not
+SPIKING_CONTROL = "spiking_readout_only"  # what spiking rules are compared with where it is in the study
 KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "benchmarks", "training", "tuned", "description")
 
 

@@ -62,6 +62,31 @@ class Learned:
     signals: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SpikeRecord:
+    """What one stage did in time.
+
+    Attributes:
+        spikes: Spikes at the stage's output, behind its pooling, ``(T, B, ...)``: 0 or 1, or shares of an average.
+        potentials: Membrane potentials of the stage's neurons before pooling, ``(T, B, ...)``.
+    """
+
+    spikes: Tensor
+    potentials: Tensor
+
+    @property
+    def rates(self) -> Tensor:
+        """Spikes per step ``(B, ...)``."""
+        return self.spikes.mean(0)
+
+    @property
+    def latencies(self) -> Tensor:
+        """Step of the first spike ``(B, ...)``; T where there was none."""
+        steps = len(self.spikes)
+        waiting = self.spikes.gt(0).cummax(0).values.logical_not()
+        return waiting.sum(0).clamp(max=steps)
+
+
 class Objective:
     """A task's loss. Rules are written once for every objective."""
 
@@ -208,6 +233,11 @@ class Rule(nn.Module):
         with torch.no_grad():
             activity = self.activations(net, x)
             yield objective.losses(self.predict(net, x), target), activity
+
+    def record(self, net: StagedNet, x: Tensor) -> dict[str, SpikeRecord]:
+        """Return what each hidden stage does in time; empty for rules whose inference does not spike."""
+        del net, x
+        return {}
 
     def after_step(self, net: StagedNet) -> None:
         """Do what must follow the optimiser's step: weight bounds, homeostasis, a mirror phase."""

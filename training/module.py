@@ -1,5 +1,6 @@
 """The Lightning module: the only place that touches ``.grad``, loss scaling, mixed precision and all-reduce."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -78,7 +79,11 @@ class RuleModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the study's optimiser, or the one that the rule insists on, with its schedule."""
-        optimizer = OPTIMIZERS[self.rule.optimizer or self.config.optimizer](self.parameters(), self.config)
+        kind, config = self.rule.optimizer or self.config.optimizer, self.config
+        if self.rule.optimizer:
+            # The size of such a rule's Δw carries meaning: momentum would multiply it, decay is not in its equation.
+            config = dataclasses.replace(config, momentum=0.0, weight_decay=0.0)
+        optimizer = OPTIMIZERS[kind](self.parameters(), config)
         if self.config.schedule == "constant":
             return optimizer
         total = max(1, int(self.trainer.estimated_stepping_batches))

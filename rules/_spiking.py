@@ -1,0 +1,278 @@
+"""Spiking inference over any staged network: the same stages and weights, with neurons that spike.
+
+Neurons stand in the place of every nonlinearity, also of those inside residual blocks; pooling pools their spikes.
+Shapes: ``T`` time steps, ``B`` batch; a ``signal`` is what a stage hands on at every step, ``(T, B, ...)``.
+
+First spike (time to first spike; after Mostafa 2017 and Rueckauer & Liu 2018): a spike switches a synaptic current on
+until the end of the presentation, and the neuron integrates,
+
+    V(t) = V(t−1) + I(t) / T,    I(t) = W · [t_pre ≤ t] + b,    spike at the first t with V(t) > θ, none after it.
+
+The signal is the latched spike [t_post ≤ t]; its mean over time is the latency code (T − t_post) / T: 1 for a spike at
+the first step, 0 for none. Stronger drive fires earlier: t_post ≈ θ T / I.
+
+Leaky integrate-and-fire (snnTorch's ``Leaky``): V(t) = β V(t−1) + I(t) − θ · spike(t−1), any number of spikes, and the
+signal is the spike train; its mean over time is the rate.
+
+The readout does not spike: its output is its potential at the end, W · (mean signal) + b.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import snntorch
+import torch
+from torch import Tensor, nn
+
+from models.base import NONLINEARITIES, Stage, StagedNet
+
+Neuron = Literal["first_spike", "lif"]
+Synapse = nn.Linear | nn.Conv2d
+Surrogate = Callable[[Tensor], Tensor]
+SPIKING_PLACES: tuple[type[nn.Module], ...] = tuple(set(NONLINEARITIES.values()) - {nn.Identity})
+
+
+@dataclass
+class Population:
+    """The neurons in one place of a network, and the synapses that drive them.
+
+    Attributes:
+        name: The stage, or ``stage.place`` inside a residual block.
+        threshold: θ per neuron or map, shaped to broadcast over ``(B, ...)``.
+        steps: T.
+        neuron: Kind of neuron.
+        decay: β of a leaky neuron.
+        surrogate: Derivative of a spike for training by backpropagation; ``None`` for inference.
+        compete: Whether one neuron per position may spike at a step, the one furthest above its threshold; the
+            others at that position are reset (lateral inhibition).
+        keep: Whether to keep the potentials of all steps.
+        synapses: Parameter prefix → (synapse, its input at every step).
+        signals: What it handed on, one tensor per step.
+        potentials: Potentials, one tensor per step, if kept.
+        overshoot: Potential above threshold at the first spike; at the last step where there was none.
+    """
+
+    name: str
+    threshold: Tensor
+    steps: int
+    neuron: Neuron
+    decay: float
+    surrogate: Surrogate | None = None
+    compete: bool = False
+    keep: bool = False
+    synapses: dict[str, tuple[Synapse, list[Tensor]]] = field(default_factory=dict)
+    signals: list[Tensor] = field(default_factory=list)
+    potentials: list[Tensor] = field(default_factory=list)
+    overshoot: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.potential: Tensor | None = None
+        self.latched: Tensor | None = None
+        self.fired: Tensor | None = None
+        self.waited: Tensor | None = None
+        if self.neuron == "lif":
+            self.cell = snntorch.Leaky(
+                beta=self.decay, threshold=1.0, reset_mechanism="subtract", spike_grad=self.surrogate
+            )
+
+    def step(self, current: Tensor) -> Tensor:
+        """Advance by one step under an input current ``(B, ...)`` and return the signal."""
+        theta = self._theta(current)
+        signal = self._first_spike(current, theta) if self.neuron == "first_spike" else self._leaky(current, theta)
+        self.signals.append(signal)
+        if self.keep and self.potential is not None and not (self.neuron == "first_spike" and self.surrogate is None):
+            self.potentials.append(self.potential.detach().clone())
+        return signal
+
+    @property
+    def latency(self) -> Tensor:
+        """Step of each neuron's first spike, T where there is none, ``(B, ...)``."""
+        if self.waited is not None:
+            return self.waited
+        return torch.stack(self.signals).gt(0).cummax(0).values.logical_not().sum(0)
+
+    def _theta(self, like: Tensor) -> Tensor:
+        return self.threshold.view(-1, *(1,) * (like.dim() - 2))
+
+    def integrate(self, current: Tensor) -> None:
+        """Advance first-spike neurons by one step without handing on a signal (no surrogate)."""
+        theta = self._theta(current)
+        if self.potential is None:
+            self.potential = torch.zeros_like(current)
+            self.fired = torch.zeros_like(current, dtype=torch.bool)
+            self.waited = torch.zeros_like(current, dtype=torch.uint8 if self.steps < 256 else torch.int32)
+            self.overshoot = torch.zeros_like(current)
+        assert self.fired is not None and self.waited is not None and self.overshoot is not None
+        self.potential.add_(current, alpha=1 / self.steps)
+        above = self.potential - theta
+        # Frozen at the step at which a neuron is first above its threshold.
+        self.overshoot = torch.where(self.fired, self.overshoot, above)
+        self.fired |= above > 0
+        self.waited += self.fired.logical_not()
+        if self.keep:
+            self.potentials.append(self.potential.clone())
+
+    def integrate_constant(self, current: Tensor) -> None:
+        """Do what T steps of ``integrate`` under one constant current do: V(t) = (t + 1) I / T, in closed form."""
+        theta = self._theta(current)
+        wait = (theta * self.steps / current.clamp(min=torch.finfo(current.dtype).tiny)).floor()
+        wait = wait.clamp(max=self.steps)
+        at = (wait + 1).clamp(max=self.steps)
+        self.overshoot = current * at / self.steps - theta
+        self.waited = wait.to(torch.uint8 if self.steps < 256 else torch.int32)
+
+    def _first_spike(self, current: Tensor, theta: Tensor) -> Tensor:
+        if self.surrogate is None:
+            self.integrate(current)
+            assert self.fired is not None
+            return self.fired.to(current.dtype)
+        drive = current / self.steps
+        self.potential = drive if self.potential is None else self.potential + drive
+        above = self.potential - theta
+        before = torch.zeros_like(above) if self.latched is None else self.latched
+        self.latched = before + (1 - before) * self.surrogate(above).to(above.dtype)  # snnTorch's are float32
+        return self.latched
+
+    def _leaky(self, current: Tensor, theta: Tensor) -> Tensor:
+        # In units of the threshold, which then is 1 for snnTorch.
+        rest = torch.zeros_like(current) if self.potential is None else self.potential / theta
+        if self.compete:
+            spikes, self.potential = self._compete(current / theta, rest)
+        else:
+            spikes, self.potential = self.cell(current / theta, rest)
+            spikes = spikes.to(current.dtype)  # snnTorch's are float32
+        self.potential = self.potential * theta
+        return spikes
+
+    def _compete(self, current: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        above = self.decay * rest + current - 1
+        best, winner = above.max(1, keepdim=True)
+        fires = best > 0
+        spikes = torch.zeros_like(above).scatter_(1, winner, fires.to(above.dtype))
+        return spikes, torch.where(fires, torch.zeros_like(above), above + 1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One hidden stage in time: its populations in order (the stage's own last) and its signal behind the pooling."""
+
+    populations: list[Population]
+    signal: Tensor
+
+
+def simulate(net: StagedNet, inputs: Tensor, populate: Callable[[str], Population]) -> tuple[dict[str, Layer], Tensor]:
+    """Run a network in time and return its hidden stages and its output.
+
+    Args:
+        net: The network.
+        inputs: Signal of the input, ``(T, B, *in_shape)``.
+        populate: Name of a place → its neurons.
+
+    Returns:
+        Stage → layer for the hidden stages, and the output ``(B, *out_shape)``.
+    """
+    layers: dict[str, Layer] = {}
+    signal = inputs
+    for name in net.hidden:
+        stage = net.stages[name]
+        assert isinstance(stage, Stage)
+        layers[name] = layer = _advance(name, stage, signal, populate)
+        signal = layer.signal
+    output = net.stages[net.readout](signal.mean(0))
+    return layers, output.unflatten(1, net.out_shape)
+
+
+def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], Population]) -> Layer:
+    own = populate(name)
+    prefix = f"stages.{name}.synapse"
+    pooled = []
+    if isinstance(stage.synapse, Synapse):
+        if isinstance(stage.synapse, nn.Linear):
+            signal = signal.flatten(2)
+        frames = list(signal)
+        own.synapses[prefix] = stage.synapse, frames
+        constant = all(frame.data_ptr() == frames[0].data_ptr() for frame in frames)
+        if own.neuron == "first_spike" and own.surrogate is None:
+            if constant and not own.keep:
+                own.integrate_constant(stage.synapse(frames[0]))
+            else:
+                for frame in frames:
+                    own.integrate(stage.synapse(frame))
+            return Layer([own], _latched(own, stage.pool, signal))
+        current = stage.synapse(frames[0])
+        for t, frame in enumerate(frames):
+            if t and not constant:
+                current = stage.synapse(frame)
+            pooled.append(stage.pool(own.step(current)))
+        return Layer([own], torch.stack(pooled))
+    inner: list[Population] = []
+    with _tapped(name, stage.synapse, populate, inner, own):
+        for frame in signal:
+            pooled.append(stage.pool(own.step(stage.synapse(frame))))
+    return Layer([*inner, own], torch.stack(pooled))
+
+
+def _latched(own: Population, pool: nn.Module, like: Tensor) -> Tensor:
+    """Return the latched signal behind the pooling, from the latencies alone.
+
+    The first spike under a maximum is the spike of its earliest neuron, so that latencies are pooled once rather than
+    spikes at every step.
+    """
+    step = torch.arange(own.steps, device=like.device).view(-1, *(1,) * own.latency.dim())
+    if isinstance(pool, nn.MaxPool2d | nn.Identity):
+        pooled = -pool(-own.latency.to(like.dtype))
+        return (pooled <= step.to(like.dtype)).to(like.dtype)
+    return torch.stack([pool((own.latency <= t).to(like.dtype)) for t in range(own.steps)])
+
+
+@contextmanager
+def _tapped(
+    name: str, synapse: nn.Module, populate: Callable[[str], Population], inner: list[Population], own: Population
+) -> Iterator[None]:
+    """Put neurons in the place of the nonlinearities inside a synapse, and note what its affine maps see.
+
+    An affine map drives the neurons that the current reaches next: those inside, or the stage's own.
+    """
+    waiting: dict[str, tuple[Synapse, Tensor]] = {}
+    by_place: dict[str, Population] = {}
+    handles: list[Any] = []
+
+    def deliver(population: Population) -> None:
+        for key, (module, x) in waiting.items():
+            population.synapses.setdefault(key, (module, []))[1].append(x)
+        waiting.clear()
+
+    def listen(key: str) -> Callable[..., None]:
+        def hook(module: Any, args: Any) -> None:
+            waiting[key] = module, args[0]
+
+        return hook
+
+    def replace(place: str) -> Callable[..., Tensor]:
+        def hook(module: Any, args: Any, output: Tensor) -> Tensor:
+            del module, output
+            if place not in by_place:
+                by_place[place] = populate(f"{name}.{place}")
+                inner.append(by_place[place])
+            deliver(by_place[place])
+            return by_place[place].step(args[0])
+
+        return hook
+
+    def finish(module: Any, args: Any, output: Tensor) -> None:
+        del module, args, output
+        deliver(own)
+
+    try:
+        for place, module in synapse.named_modules():
+            if isinstance(module, Synapse):
+                handles.append(module.register_forward_pre_hook(listen(f"stages.{name}.synapse.{place}")))
+            elif isinstance(module, SPIKING_PLACES):
+                handles.append(module.register_forward_hook(replace(place)))
+        handles.append(synapse.register_forward_hook(finish))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,139 @@
+"""Winner-take-all STDP: what `stdp`, `reward_stdp` and their frozen control share. The equations are in ``stdp.py``."""
+
+import torch
+from torch import Tensor
+
+from models.base import StagedNet
+from rules._encoding import Encoding
+from rules._spiking import Layer, Population
+from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
+from rules._stdp import Winners, afferents, bound_name, change, find_winners, onto_stage, window
+from rules.base import Learned, Objective
+
+
+class WinnerTakeAll(SpikingRule):
+    """Winner-take-all STDP in all hidden stages; options as in ``stdp.STDP``."""
+
+    optimizer = "sgd"
+
+    def __init__(
+        self,
+        *,
+        encoding: Encoding = "constant",
+        steps: int = 10,
+        potentiation: float = 0.0005,
+        depression: float = 0.000375,
+        balanced: bool = True,
+        winners: int = 5,
+        radius: int = 1,
+        competition: float = 0.3,
+        homeostasis: float = 0.1,
+        scaling: float = 0.003,
+        target: float = 0.4,
+        readout: float = 10.0,
+        images_per_stage: int = 0,
+    ) -> None:
+        super().__init__(encoding=encoding, steps=steps, neuron="first_spike")
+        if winners < 1 or radius < 0 or not 0 < target < 1 or images_per_stage < 0:
+            raise ValueError(
+                f"needs winners >= 1, radius >= 0, 0 < target < 1, images_per_stage >= 0; got {winners=}, {radius=}, "
+                f"{target=}, {images_per_stage=}"
+            )
+        self.potentiation, self.depression, self.balanced = potentiation, depression, balanced
+        self.winners, self.radius = winners, radius
+        self.competition, self.homeostasis, self.scaling, self.target = competition, homeostasis, scaling, target
+        self.readout, self.images_per_stage = readout, images_per_stage
+
+    def attach(self, net: StagedNet) -> None:
+        """Fix the bounds of the weights at the largest initial one of each synapse."""
+        super().attach(net)
+        for name, synapse in hidden_synapses(net).items():
+            self.register_buffer(bound_name(name), synapse.weight.detach().abs().max().clamp(min=1e-6))
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
+        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
+        error = objective.error(output, target)
+        grads = delta_rule(net, layers, error, self.readout)
+        signals = {net.readout: error}
+        learning = self.learning_stages(net)
+        for name, layer in layers.items():
+            signals[name] = torch.zeros_like(layer.signal[0])
+            for population in layer.populations:
+                num = self.winners if population.overshoot is not None and population.overshoot.dim() == 4 else 1
+                found = find_winners(population, num, self.radius)
+                grads[threshold_name(population.name)] = self.regulate(population, found, num)
+                if name not in learning:
+                    continue
+                ltp, ltd = self.amplitudes(found, name, net, layers, target)
+                drive = self.plasticity(population, found, num, ltp, ltd, name == net.hidden[0], grads, len(x))
+                if population is layer.populations[-1]:
+                    signals[name] = onto_stage(drive, found, population, layer.signal[0].shape)
+        if self.images_per_stage:
+            self.get_buffer("images_seen").add_(len(x))
+        return Learned(grads, objective.losses(output, target).mean(), output, signals)
+
+    def learning_stages(self, net: StagedNet) -> list[str]:
+        """Return the stages that learn now."""
+        if not self.images_per_stage:
+            return net.hidden
+        turn = int(self.get_buffer("images_seen")) // self.images_per_stage
+        return net.hidden[turn : turn + 1]
+
+    def amplitudes(
+        self, found: Winners, stage: str, net: StagedNet, layers: dict[str, Layer], target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return a₊ and a₋ of each winner."""
+        del stage, net, layers, target
+        one = torch.ones(len(found), device=found.image.device)
+        return self.potentiation * one, self.depression * one
+
+    def plasticity(
+        self, population: Population, found: Winners, num: int, ltp: Tensor, ltd: Tensor, first: bool,
+        grads: dict[str, Tensor], num_images: int,
+    ) -> Tensor:  # fmt: skip
+        """Write −Δw of a population's synapses into ``grads`` and return Σ|Δw| of each winner, at unit rate."""
+        drive = torch.zeros(len(found), dtype=population.threshold.dtype, device=found.image.device)
+        for name, (module, inputs) in population.synapses.items():
+            fair = len(module.weight) / num  # a neuron's fair share of the wins is 1 / fair
+            bound = self.get_buffer(bound_name(name))
+            seen = afferents(module, inputs, found)
+            raw = window(seen, fair * ltp.to(seen.dtype), fair * ltd.to(seen.dtype), push_pull=first)
+            delta = change(module.weight, bound, raw, found, balanced=self.balanced)
+            total = torch.zeros_like(module.weight).index_add_(0, found.neuron, delta) / num_images
+            if self.scaling and not first:
+                total += self.scale(module.weight, bound, population, inputs)
+            grads[f"{name}.weight"] = total / -UNIT_RATE
+            drive += delta.flatten(1).abs().sum(1)
+        return drive
+
+    def scale(self, weight: Tensor, bound: Tensor, population: Population, inputs: list[Tensor]) -> Tensor:
+        """Return the Δw of synaptic scaling, shaped like ``weight``."""
+        fired = (population.latency < population.steps).to(weight.dtype).transpose(0, 1).flatten(1).mean(1)
+        activity = torch.stack(inputs).mean((0, 1))
+        if activity.dim() == 3:
+            activity = activity.mean((1, 2))[:, None, None]
+        activity = activity / activity.mean().clamp(min=1e-6)
+        p = (weight / bound + 1) / 2
+        error = (self.target - fired).view(-1, *(1,) * (weight.dim() - 1))
+        return 2 * bound * self.scaling * (p * (1 - p)).clamp(min=0) * error * activity
+
+    def regulate(self, population: Population, found: Winners, num: int) -> Tensor:
+        """Return −Δ log θ of a population."""
+        fired = (population.latency < population.steps).to(population.threshold.dtype)
+        num_images, num_neurons = fired.shape[:2]
+        wins = torch.zeros_like(population.threshold).index_add_(
+            0, found.neuron, torch.ones_like(found.neuron, dtype=fired.dtype)
+        )
+        share = wins / (num * num_images)
+        change = self.competition * (share - share.mean()) + self.homeostasis * (fired.mean() - self.target)
+        return -change.expand(num_neurons) / UNIT_RATE
+
+    @torch.no_grad()
+    def after_step(self, net: StagedNet) -> None:
+        """Keep every weight within its bounds."""
+        for name, synapse in hidden_synapses(net).items():
+            bound = float(self.get_buffer(bound_name(name)))
+            synapse.weight.clamp_(-bound, bound)

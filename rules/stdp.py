@@ -1,0 +1,77 @@
+"""Convolutional STDP with winner-take-all (after Kheradpisheh et al. 2018, Neural Netw. 99:56; Mozafari et al. 2019).
+
+    w = s (2p − 1)        Δp = p (1 − p) · { a₊ if t_pre ≤ t_post;  −a₋ otherwise }        for the winners of an image
+
+Input: contrasts of ON and OFF cells. All neurons fire at most once; the first to fire inhibit the others, so that per
+image a few neurons of distinct maps learn. Thresholds keep every neuron winning its share (homeostasis) and the stage
+firing at a target rate:
+
+    Δ log θ_j = η_c (share of wins of j − 1/F) + η_r (mean rate − target)
+    Δp_ij     = η_s p (1 − p) (target − rate of j) · (mean activity of i, relative to its stage's)
+
+The last line is synaptic scaling (Turrigiano 2008): half of the neurons begin with a negative mean drive and would
+never fire; scaling wakes them. It acts from the second stage on: the input's contrasts have no sign on average.
+
+Hidden stages are unsupervised: no label, no error reaches them. The readout learns by the delta rule.
+
+Local: the spike times of the synapse's two sides and its efficacy; `balanced` adds the sum over a neuron's own
+synapses. The competition is among neighbours of one stage. Signed weights: see ``rules/_stdp.py``.
+Learning is batched: all images of a batch see the same weights, and the changes are averaged. ``batch_size=1`` is the
+published sequential rule.
+"""
+
+from rules._encoding import Encoding
+from rules._winner_take_all import WinnerTakeAll
+from rules.base import Tags, loguniform
+
+
+class STDP(WinnerTakeAll):
+    """Winner-take-all STDP in all hidden stages. Signal: Σ |Δw| of a neuron's synapses that this image causes.
+
+    Amplitudes are changes per step of a neuron that wins its fair share, at a learning rate of 1e-3; the study's
+    rate and schedule scale them. The rule is stepped without momentum.
+
+    Args:
+        encoding: How images become input spikes: ``latency``, ``poisson`` or ``constant``.
+        steps: Time steps per image.
+        potentiation: a₊.
+        depression: a₋.
+        balanced: Whether a neuron keeps the sum of its weights; a₊ and a₋ then count by their sum only.
+        winners: Neurons that learn per image in a convolutional stage; one in a dense stage.
+        radius: Reach of lateral inhibition, in positions.
+        competition: η_c.
+        homeostasis: η_r.
+        scaling: η_s.
+        target: Share of neurons that fire.
+        readout: Rate of the delta rule.
+        images_per_stage: Images after which learning moves on to the next stage; 0: all stages learn jointly.
+    """
+
+    tags = Tags(
+        supervised=False, separate_backward=False, phases=1, spiking=True,
+        locality="spike times of the two sides; the sum of a neuron's own synapses; winners among neighbours",
+    )  # fmt: skip
+    search_space = {"potentiation": loguniform(1e-4, 1e-1), "target": loguniform(0.05, 0.6)}
+
+    def __init__(
+        self,
+        *,
+        encoding: Encoding = "constant",
+        steps: int = 10,
+        potentiation: float = 0.0005,
+        depression: float = 0.000375,
+        balanced: bool = True,
+        winners: int = 5,
+        radius: int = 1,
+        competition: float = 0.3,
+        homeostasis: float = 0.1,
+        scaling: float = 0.003,
+        target: float = 0.4,
+        readout: float = 10.0,
+        images_per_stage: int = 0,
+    ) -> None:
+        super().__init__(
+            encoding=encoding, steps=steps, potentiation=potentiation, depression=depression, balanced=balanced,
+            winners=winners, radius=radius, competition=competition, homeostasis=homeostasis, scaling=scaling,
+            target=target, readout=readout, images_per_stage=images_per_stage,
+        )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Pair-based STDP with traces among competing leaky neurons (Diehl & Cook 2015, Front. Comput. Neurosci. 9:99).
+
+    x_i ← x_i e^{−1/τ₊} + s_i        y_j ← y_j e^{−1/τ₋} + s_j                 (all-to-all pairs; a spike adds 1)
+    at a post spike:  Δp = a₊ (1 − p)^μ x_i − a₊ x_tar p^μ
+    at a pre spike:   Δp = −a₋ p^μ y_j
+
+A trace is read before the spikes of its own step enter it, so that one pair has the window a₊ e^{−Δt/τ₊} for
+Δt = t_post − t_pre > 0, −a₋ e^{Δt/τ₋} for Δt < 0, and 0 for coincident spikes. μ = 0 is the additive rule, μ = 1 the
+multiplicative one. x_tar lets presynaptic cells that were silent before a spike lose.
+
+Input: Poisson spikes of ON and OFF cells. At every step only the neuron furthest above its threshold fires at a
+position; it resets the others (lateral inhibition). Thresholds keep every neuron firing its share, and after every step
+each neuron gets back the sum of its weights. With one hidden stage this is the network of Diehl & Cook with signed
+weights (see ``rules/_stdp.py``), a readout that learns by the delta rule in the place of labels given to neurons, and
+inhibition without neurons of its own.
+
+Local: spikes and traces of the two sides; the sum of a neuron's own synapses; competition among neighbours.
+The changes of all steps are summed at frozen weights (exact for μ = 0) and averaged over the batch.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from models.base import StagedNet
+from rules._encoding import Encoding
+from rules._spiking import Synapse
+from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
+from rules._stdp import bound_name
+from rules.base import Learned, Objective, Tags, loguniform
+
+
+class TraceSTDP(SpikingRule):
+    """Trace STDP in all hidden stages. Signal: Σ Δw of a neuron's synapses that this image causes (with its sign).
+
+    Args:
+        encoding: How images become input spikes: ``latency``, ``poisson`` or ``constant``.
+        steps: Time steps per image.
+        max_rate: Largest probability of a Poisson spike per step.
+        decay: β of the leaky neurons, per step.
+        potentiation: a₊, for a neuron that fires its fair share, at a learning rate of 1e-3.
+        depression: a₋, likewise.
+        tau_plus: τ₊ in steps.
+        tau_minus: τ₋ in steps.
+        mu: μ.
+        trace_target: x_tar.
+        competition: Rate at which thresholds equalise the neurons' shares of the spikes.
+        homeostasis: Rate at which thresholds approach the target.
+        target: Share of steps at which a position fires.
+        readout: Rate of the delta rule.
+    """
+
+    compete = True
+    tags = Tags(
+        supervised=False, separate_backward=False, phases=1, spiking=True,
+        locality="spikes and traces of the two sides; the sum of a neuron's own synapses; competition among neighbours",
+    )  # fmt: skip
+    search_space = {"potentiation": loguniform(1e-5, 1e-2), "tau_plus": loguniform(1.0, 50.0)}
+    optimizer = "sgd"
+
+    def __init__(
+        self,
+        *,
+        encoding: Encoding = "poisson",
+        steps: int = 30,
+        max_rate: float = 0.5,
+        decay: float = 0.9,
+        potentiation: float = 0.0005,
+        depression: float = 0.0,
+        tau_plus: float = 10.0,
+        tau_minus: float = 10.0,
+        mu: float = 1.0,
+        trace_target: float = 0.5,
+        competition: float = 0.3,
+        homeostasis: float = 0.3,
+        target: float = 0.5,
+        readout: float = 3.0,
+    ) -> None:
+        super().__init__(encoding=encoding, steps=steps, neuron="lif", decay=decay, max_rate=max_rate)
+        if min(tau_plus, tau_minus) <= 0 or mu < 0 or not 0 < target <= 1:
+            raise ValueError(
+                f"needs tau > 0, mu >= 0, 0 < target <= 1; got {tau_plus=}, {tau_minus=}, {mu=}, {target=}"
+            )
+        self.potentiation, self.depression = potentiation, depression
+        self.tau_plus, self.tau_minus, self.mu, self.trace_target = tau_plus, tau_minus, mu, trace_target
+        self.competition, self.homeostasis, self.target, self.readout = competition, homeostasis, target, readout
+
+    def attach(self, net: StagedNet) -> None:
+        """Fix the bounds and the sums of the weights at their initial values."""
+        super().attach(net)
+        for name, synapse in hidden_synapses(net).items():
+            weight = synapse.weight.detach()
+            self.register_buffer(bound_name(name), weight.abs().max().clamp(min=1e-6))
+            self.register_buffer(mean_name(name), weight.flatten(1).mean(1))
+
+    @torch.no_grad()
+    def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
+        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
+        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
+        error = objective.error(output, target)
+        grads = delta_rule(net, layers, error, self.readout, floor=0.01)
+        signals = {net.readout: error}
+        for name, layer in layers.items():
+            for population in layer.populations:
+                post = torch.stack(population.signals)
+                grads[threshold_name(population.name)] = self.regulate(post)
+                drive = torch.zeros_like(post[0])
+                for synapse, (module, inputs) in population.synapses.items():
+                    bound = self.get_buffer(bound_name(synapse))
+                    delta, own = self.plasticity(module, bound, torch.stack(inputs), post, name == net.hidden[0])
+                    grads[f"{synapse}.weight"] = delta / (-len(x) * UNIT_RATE)
+                    drive += own
+            shape = layer.signal.shape[2:]
+            if drive.dim() == 4 and drive.shape[1:] != shape:
+                drive = F.adaptive_avg_pool2d(drive, (shape[1], shape[2])) * (drive[0, 0].numel() / shape[1:].numel())
+            signals[name] = drive
+        return Learned(grads, objective.losses(output, target).mean(), output, signals)
+
+    def plasticity(
+        self, module: Synapse, bound: Tensor, pre: Tensor, post: Tensor, push_pull: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the Δw of a synapse, summed over the batch, and Σ_i Δw of every neuron and image.
+
+        Args:
+            module: The synapse.
+            bound: s.
+            pre: Its input spikes ``(T, B, ...)``.
+            post: The spikes of the neurons that it drives ``(T, B, ...)``.
+            push_pull: Whether the input is one of ON and OFF cells; p_off = 1 − p_on.
+        """
+        p = ((module.weight / bound + 1) / 2).clamp(0, 1)
+        up, down = (1 - p) ** self.mu, p**self.mu
+        fair = post.shape[2] * 2 * bound
+        # An ON synapse is potentiated by ON spikes; an OFF synapse, at 1 − p, by OFF spikes, which lowers p.
+        sides = [(pre.clamp(min=0), up, down)]
+        if push_pull:
+            sides.append(((-pre).clamp(min=0), -down, -up))
+        delta, drive = torch.zeros_like(module.weight), torch.zeros_like(post[0])
+        y = earlier_trace(post, self.tau_minus)
+        for spikes, ltp, ltd in sides:
+            x = earlier_trace(spikes, self.tau_plus)
+            reached = torch.full_like(x, self.trace_target)
+            for weight, before, after in (
+                (self.potentiation * ltp, x, post),
+                (-self.potentiation * ltd, reached, post),
+                (-self.depression * ltd, spikes, y),
+            ):
+                if self.depression or after is post:
+                    delta += weight * correlate(module, before, after)
+                    drive += (project(module, weight, before) * after).sum(0)
+        return fair * delta, fair * drive
+
+    def regulate(self, post: Tensor) -> Tensor:
+        """Return −Δ log θ of a population with spikes ``(T, B, ...)``."""
+        rate = post.transpose(0, 2).flatten(1).mean(1)  # spikes per step, image and position
+        total = rate.sum()
+        change = self.competition * (rate - rate.mean()) + self.homeostasis * (total - self.target)
+        return -change / UNIT_RATE
+
+    @torch.no_grad()
+    def after_step(self, net: StagedNet) -> None:
+        """Give every neuron its sum of weights back, then keep the bounds."""
+        for name, synapse in hidden_synapses(net).items():
+            weight = synapse.weight.flatten(1)
+            excess = weight.mean(1) - self.get_buffer(mean_name(name))
+            synapse.weight -= excess.view(-1, *(1,) * (synapse.weight.dim() - 1))
+            bound = float(self.get_buffer(bound_name(name)))
+            synapse.weight.clamp_(-bound, bound)
+
+
+def earlier_trace(spikes: Tensor, tau: float) -> Tensor:
+    """Return, at every step, the trace of the spikes before it: Σ over t' < t of s(t') e^{−(t − t')/τ}.
+
+    Args:
+        spikes: ``(T, ...)``.
+        tau: In steps.
+    """
+    decay = math.exp(-1 / tau)
+    trace = torch.zeros_like(spikes)
+    for t in range(1, len(spikes)):
+        trace[t] = decay * (trace[t - 1] + spikes[t - 1])
+    return trace
+
+
+def correlate(module: Synapse, pre: Tensor, post: Tensor) -> Tensor:
+    """Return Σ over steps, images and positions of post · pre for every synapse, shaped like its weight."""
+    pre, post = pre.flatten(0, 1), post.flatten(0, 1)
+    if isinstance(module, nn.Linear):
+        return post.t() @ pre
+    return conv2d_weight(pre, module.weight.shape, post, module.stride, module.padding)
+
+
+def project(module: Synapse, weight: Tensor, pre: Tensor) -> Tensor:
+    """Return what ``pre`` ``(T, B, ...)`` would drive through other weights of the same synapse."""
+    flat = pre.flatten(0, 1)
+    if isinstance(module, nn.Linear):
+        return F.linear(flat, weight).unflatten(0, pre.shape[:2])
+    return F.conv2d(flat, weight, None, module.stride, module.padding).unflatten(0, pre.shape[:2])
+
+
+def mean_name(synapse: str) -> str:
+    """Return the name of a synapse's initial mean weights among the rule's buffers."""
+    return f"mean_{synapse.replace('.', '_')}"
