@@ -14,7 +14,7 @@ from evaluation.brain.inference import Alignment
 from evaluation.brain.models import SHUFFLED, UNTRAINED, Rows
 from evaluation.brain.rdm import Array, Method
 
-DPI = 130
+DPI = 100
 COLOURS = {"activation": "#1b6ca8", "signal": "#d1495b", "untrained": "#9a9a9a", "control": "#c9b458"}
 ROI_COLOURS = ("#30638e", "#00798c", "#edae49", "#d1495b", "#6a4c93")
 
