@@ -5,6 +5,7 @@ is the name. Files outside the repository come in by path or by entry point.
 """
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -20,6 +21,13 @@ from training.errors import UserError, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
 Marker = Callable[[ast.Module], str | None]
+
+
+@functools.cache
+def _parsed(path: Path, changed: int) -> ast.Module:
+    """Return the syntax tree of a file in one of its states; catalogues are asked often."""
+    del changed
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def class_derived_from(base: str, package: str) -> Marker:
@@ -93,7 +101,7 @@ class Catalogue:
             if path.stem.startswith("_") or path.stem == "base":
                 continue
             try:
-                tree = ast.parse(path.read_text(encoding="utf-8"))
+                tree = _parsed(path, path.stat().st_mtime_ns)
             except SyntaxError as error:
                 found[path.stem] = Entry(
                     path.stem, f"(broken: line {error.lineno}: {error.msg})", self._module(path), ""
