@@ -245,9 +245,11 @@ def _to_wandb(logger: Any, bench: Benchmark, scores: Sequence[Score], figures: S
     import wandb
 
     run = logger.experiment
+    summary = {}
     for s in scores:
         name = "/".join(part for part in ("score", bench.name, s.metric, s.stage, s.target) if part)
-        run.summary[name] = s.value if s.gate == "pass" else f"n/a ({s.reason})"
+        summary[name] = s.value if s.gate == "pass" else f"n/a ({s.reason})"
+    run.summary.update(summary)
     if figures:
         run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures})
 

@@ -1,7 +1,7 @@
 """Pictures of an examination: matrix, slopes, controls, time course, cortex. All from one measurement."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from evaluation.brain.inference import Alignment
 from evaluation.brain.models import SHUFFLED, UNTRAINED, Rows
 from evaluation.brain.rdm import Array, Method
 
-DPI = 130
+DPI = 100
 COLOURS = {"activation": "#1b6ca8", "signal": "#d1495b", "untrained": "#9a9a9a", "control": "#c9b458"}
 ROI_COLOURS = ("#30638e", "#00798c", "#edae49", "#d1495b", "#6a4c93")
 
@@ -45,6 +45,24 @@ def _figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
     return drawing, drawing.subplots(**grid)
 
 
+def _placed(width: float, height: float, margins: Sequence[float], **grid: Any) -> tuple[Any, Any, Any]:
+    """Return a figure, its grid and an axis for the colour bar, placed by margins instead of a layout engine.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        margins: Left, bottom, right, top, in inches; the colour bar stands in the right one.
+        **grid: Of ``Figure.subplots``.
+    """
+    from matplotlib.figure import Figure
+
+    left, bottom, right, top = margins
+    drawing = Figure(figsize=(width, height))
+    axes = drawing.subplots(**grid)
+    drawing.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, 0.08, 0.22)
+    return drawing, axes, drawing.add_axes((1 - (right - 0.15) / width, 0.3, 0.12 / width, 0.4))
+
+
 def _save(drawing: Any, path: Path) -> Path:
     drawing.savefig(path, dpi=DPI)
     return path
@@ -72,9 +90,9 @@ def table(rows: Rows, found: Alignment, metric: str) -> Array:
 def matrix(path: Path, title: str, rows: Rows, found: Alignment) -> Path:
     """Draw stage × target for activations and every signal, raw above and given labels below, with ceilings."""
     families = [f for f in shown(rows) if not f.startswith(UNTRAINED) and not f.endswith(SHUFFLED)]
-    drawing, grid = _figure(
-        1.6 + (0.36 * len(found.targets) + 0.25) * len(families), 5.6, nrows=2, ncols=len(families), squeeze=False,
-        sharey=True,
+    drawing, grid, bar = _placed(
+        1.7 + (0.36 * len(found.targets) + 0.2) * len(families), 5.6, (0.7, 1.1, 0.9, 0.75), nrows=2,
+        ncols=len(families), squeeze=False, sharey=True,
     )  # fmt: skip
     everything = [table(rows, found, f + k) for f in families for k in ("", "_given_label")]
     finite = np.concatenate([e[np.isfinite(e)] for e in everything])
@@ -93,7 +111,7 @@ def matrix(path: Path, title: str, rows: Rows, found: Alignment) -> Path:
             axes.set_title(label(family) + (" | labels" if kind else ""), fontsize=8)
             if not np.isfinite(values).any():
                 axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center")
-    drawing.colorbar(image, ax=grid, shrink=0.6, label="similarity of RDMs (mean over subjects)")
+    drawing.colorbar(image, cax=bar, label="similarity of RDMs (mean over subjects)")
     drawing.suptitle(f"{title}\nstage × target; below the target: noise ceiling", fontsize=9)
     return _save(drawing, path)
 
@@ -171,7 +189,9 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
     curves = reports.stage_time(rows, data, families, method)
     means = {f: np.stack([c.mean(0) for c in v.values()]) for f, v in curves.items()}
     _write_csv(folder / f"{stem}_time.csv", data.times, curves)
-    drawing, grid = _figure(7.4, 1.5 * len(families) + 1.2, nrows=len(families), squeeze=False, sharex=True)
+    drawing, grid, bar = _placed(
+        7.4, 1.5 * len(families) + 1.2, (0.9, 0.55, 1.0, 0.75), nrows=len(families), squeeze=False, sharex=True
+    )
     top = max(float(np.abs(m).max()) for m in means.values())
     step = float(np.diff(data.times).mean())
     for axes, (family, mean) in zip(grid[:, 0], means.items(), strict=True):
@@ -184,7 +204,7 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
         axes.set_yticks(range(len(stages)), stages, fontsize=8)
         axes.set_title(label(family), fontsize=8, loc="left")
     grid[-1, 0].set_xlabel("time after stimulus onset (ms)")
-    drawing.colorbar(image, ax=grid, shrink=0.6, label="similarity of RDMs")
+    drawing.colorbar(image, cax=bar, label="similarity of RDMs")
     drawing.suptitle(f"{title}\nstage × time; dots: peak latency", fontsize=9)
     return [_save(drawing, folder / f"{stem}_time.png")]
 
