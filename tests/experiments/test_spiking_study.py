@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 import yaml
 
 from experiments.cli import main
 from training.catalogue import ROOT
 
 
+@pytest.mark.slow
 def test_the_spiking_study_goes_from_command_to_board(tmp_path, capsys):
     study = yaml.safe_load((ROOT / "experiments" / "spiking.yaml").read_text())
     names = [r if isinstance(r, str) else r["name"] for r in study["rules"]]
@@ -22,7 +24,7 @@ def test_the_spiking_study_goes_from_command_to_board(tmp_path, capsys):
     assert main(["study", str(path), "--runs", str(runs), "--wandb", "off"]) == 0
     capsys.readouterr()
     assert main(["leaderboard", str(runs), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     assert set(names) <= {r["rule"] for r in rows}
     assert next(r for r in rows if r["rule"] == "spiking_readout_only")["kind"] == "control"
     for directory in runs.glob("stdp-*"):

@@ -27,7 +27,7 @@ def failures(rule, networks=MLP, behaviour=False):
 def test_every_rule_keeps_the_contract_on_every_architecture(name):
     outcomes = check_rule(RULES.load(name), NETWORKS, behaviour=True)
     assert [o for o in outcomes if o.result == "fail"] == []
-    assert sum(o.result == "pass" for o in outcomes) > 50
+    assert sum(o.result == "pass" for o in outcomes) > 40  # 8 checks on 5 networks, for one objective or both
 
 
 def test_the_template_of_a_new_rule_keeps_the_contract(tmp_path):
