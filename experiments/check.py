@@ -9,7 +9,9 @@ from rules.contract import check_rule
 from training.catalogue import MODELS, RULES
 from training.errors import UserError
 
-SMALL = {"mlp": {"width": 12}, "cnn": {"width": 2, "hidden": 12}, "vgg": {"width": 2}, "resnet": {"width": 2}}
+SMALL = {
+    "mlp": {"width": 12}, "lenet": {}, "cnn": {"width": 2, "hidden": 12}, "vgg": {"width": 2}, "resnet": {"width": 2},
+}  # fmt: skip
 
 
 def report(name: str, *, behaviour: bool) -> int:

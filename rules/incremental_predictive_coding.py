@@ -12,8 +12,6 @@ Local as predictive coding is; no backward pass and no phases. From a feed-forwa
 step L − l + 1.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -22,14 +20,11 @@ from models.base import StagedNet
 from rules._energy import (
     Activity,
     EnergyRule,
-    FeedForward,
-    States,
     feed_forward,
     output_error,
     prediction_errors,
 )
 from rules.base import Learned, Objective, Tags, loguniform
-from rules.predictive_coding import PredictiveCoding
 
 
 class IncrementalPredictiveCoding(EnergyRule):
@@ -109,8 +104,3 @@ class IncrementalPredictiveCoding(EnergyRule):
             final = relaxed
         signals = prediction_errors(net, final, target, objective, self.nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
-
-    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
-        """Yield the states of inference with the weights held: strict predictive coding's."""
-        held = PredictiveCoding(steps=self.steps, step_size=self.step_size, nudge=self.nudge)
-        return held.relax(net, first, target, objective)
