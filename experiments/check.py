@@ -10,8 +10,12 @@ from training.catalogue import MODELS, RULES
 from training.errors import UserError
 
 SMALL = {
-    "mlp": {"width": 12}, "lenet": {"activation": "tanh"}, "cnn": {"width": 2, "hidden": 12}, "vgg": {"width": 2}, "resnet": {"width": 2},
-}  # fmt: skip
+    "mlp": {"width": 12},
+    "lenet": {"activation": "tanh"},
+    "cnn": {"width": 2, "hidden": 12},
+    "vgg": {"width": 2},
+    "resnet": {"width": 2},
+}
 
 
 def report(name: str, *, behaviour: bool) -> int:
