@@ -9,7 +9,7 @@ from rules.contract import check_rule
 from training.catalogue import MODELS, RULES
 from training.errors import UserError
 
-SMALL = {
+SMALL: dict[str, dict[str, int | str]] = {
     "mlp": {"width": 12},
     "lenet": {"activation": "tanh"},
     "cnn": {"width": 2, "hidden": 12},
