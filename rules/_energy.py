@@ -120,6 +120,13 @@ def prediction_errors(
     return dict(zip(net.stages, [*errors, objective.error(output.unflatten(1, net.out_shape), target)], strict=True))
 
 
+def activity_at(net: StagedNet, states: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the hidden states and what they predict at the output, by stage."""
+    with torch.no_grad():
+        output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
+    return dict(zip(net.stages, [*states[1:], output], strict=True))
+
+
 class EnergyRule(Rule):
     """What predictive-coding rules share: T steps of size γ on the energy, its trajectory, no batch statistics.
 
@@ -194,6 +201,12 @@ class EnergyRule(Rule):
                 states[lowest].lerp_(start[lowest], self.step_size).sub_(from_above, alpha=self.step_size)
             yield states
 
+    def relaxed(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> States:
+        """Return v_0 … v_{L-1} after the last step of inference."""
+        for states in self.relax(net, first, target, objective):
+            final = states
+        return final
+
     def trajectory(
         self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -202,18 +215,16 @@ class EnergyRule(Rule):
             for states in self.relax(net, feed_forward(net, x), target, objective):
                 with torch.no_grad():
                     now = energy(net, states, target, objective, self.nudge)
-                    output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
-                yield now, {n: v.clone() for n, v in zip(net.stages, [*states[1:], output], strict=True)}
+                yield now, {n: v.clone() for n, v in activity_at(net, states).items()}
 
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
         """Return the feed-forward pass, or the states relaxed towards the network's own decision."""
-        activity = net.trace(x)
         if self.activity == "feed_forward" or len(net.out_shape) > 1:  # an image predicted is its own target
-            return activity
-        decision = activity[net.readout].argmax(1)
-        for _, relaxed in self.trajectory(net, x, decision, OBJECTIVES["cross_entropy"]):
-            activity = relaxed
-        return activity
+            return net.trace(x)
+        with torch.autocast(x.device.type, enabled=False):
+            first = feed_forward(net, x)
+            decision = first.predictions[-1].detach().argmax(1)
+            return activity_at(net, self.relaxed(net, first, decision, OBJECTIVES["cross_entropy"]))
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return what ``learn`` returns.

@@ -73,11 +73,11 @@ class IncrementalPredictiveCoding(EnergyRule):
         weights = {s: {n: p.detach() for n, p in stage.named_parameters()} for s, stage in net.stages.items()}
         total = {f"stages.{s}.{n}": torch.zeros_like(w) for s, own in weights.items() for n, w in own.items()}
         states = [x, *(v.clone() for v in first.states[1:])]
-        top, scale = len(net.stages), 1.0 / (len(x) * self.nudge)
+        names, top, scale = list(net.stages), len(net.stages), 1.0 / (len(x) * self.nudge)
         for t in range(self.steps):
             from_above = None  # J_{l+1}ᵀ e_{l+1}
             for level in range(top, max(0, top - t - 1), -1):  # further down every error is still exactly zero
-                name = list(net.stages)[level - 1]
+                name = names[level - 1]
                 below = states[level - 1].detach().requires_grad_(level > 1)
                 own = {n: w.requires_grad_() for n, w in weights[name].items()}
                 with torch.enable_grad():
@@ -100,7 +100,6 @@ class IncrementalPredictiveCoding(EnergyRule):
             if from_above is not None:  # the state below the lowest error that is not zero
                 states[top - t - 1].sub_(from_above, alpha=self.step_size)
         grads = {n: g / self.steps for n, g in total.items()}
-        for relaxed in self.relax(net, first, target, objective):
-            final = relaxed
-        signals = prediction_errors(net, final, target, objective, self.nudge)
+        held = self.relaxed(net, first, target, objective)
+        signals = prediction_errors(net, held, target, objective, self.nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)

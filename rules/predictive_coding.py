@@ -51,6 +51,4 @@ class PredictiveCoding(EnergyRule):
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
         first = feed_forward(net, x)
-        for states in self.relax(net, first, target, objective):
-            final = states
-        return local_update(net, final, target, objective, self.nudge, first)
+        return local_update(net, self.relaxed(net, first, target, objective), target, objective, self.nudge, first)
