@@ -9,10 +9,14 @@ from rules.contract import check_rule
 from training.catalogue import MODELS, RULES
 from training.errors import UserError
 
-SMALL = {
-    "mlp": {"width": 12}, "cnn": {"width": 2, "hidden": 12}, "vgg": {"width": 2}, "resnet": {"width": 2},
+SMALL: dict[str, dict[str, int | str]] = {
+    "mlp": {"width": 12},
+    "lenet": {"activation": "tanh"},
     "shallow": {"width": 2, "expand": 2},
-}  # fmt: skip
+    "cnn": {"width": 2, "hidden": 12},
+    "vgg": {"width": 2},
+    "resnet": {"width": 2},
+}
 
 
 def report(name: str, *, behaviour: bool) -> int:

@@ -87,8 +87,7 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(command=do.run)
 
     study = commands.add_parser("study", help="train and evaluate a grid of runs; the same command resumes")
-    study.add_argument("file", type=Path, metavar="STUDY.yaml")
-    study.add_argument("-j", "--jobs", type=int, default=0, help="processes (default: one per core)")
+    _grid(study)
     study.add_argument("--dry-run", action="store_true", help="show what would run")
     _execution(study)
     study.set_defaults(command=do.study)
@@ -99,9 +98,8 @@ def parser() -> argparse.ArgumentParser:
         description="Random search over every rule's search_space and learning rate, the same number of trials for "
         "each, on a share of the training set. The same command resumes; more trials run only the new ones.",
     )
-    tune.add_argument("file", type=Path, metavar="STUDY.yaml")
+    _grid(tune)
     tune.add_argument("--trials", type=int, default=10, help="trials per rule, model and task (default: 10)")
-    tune.add_argument("-j", "--jobs", type=int, default=0, help="processes (default: one per core)")
     tune.add_argument("--write", type=Path, metavar="FILE", help="file of tuned hyper-parameters that gets the winners")
     _execution(tune)
     tune.set_defaults(command=do.tune)
@@ -144,6 +142,11 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("name", help="name of the rule, such as my_rule")
     new.set_defaults(command=do.new_rule)
     return top
+
+
+def _grid(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="STUDY.yaml")
+    command.add_argument("-j", "--jobs", type=int, default=0, help="processes (default: one per core)")
 
 
 def _data(command: argparse.ArgumentParser) -> None:

@@ -178,7 +178,8 @@ def print_report(search: Search, outcomes: Sequence[Outcome]) -> None:
     for rank, o in enumerate(ranked(outcomes), 1):
         state = o.state + (f": {o.reason}" if o.reason else "") + (" ◀ chosen" if o is best else "")
         place = str(rank) if o.score is not None else ""
-        cells = (place, str(o.trial), f"{o.config.lr:g}", _options(o.config) or "–", _score(o), state)
+        options = ", ".join(f"{n}={v}" for n, v in _options(o.config).items()) or "–"
+        cells = (place, str(o.trial), f"{o.config.lr:g}", options, _score(o), state)
         table.add_row(*(Text(c) for c in cells))
     console.print(table)
     if best is None:
@@ -221,9 +222,8 @@ def entries_of(winners: Sequence[tuple[Search, Outcome]], trials: int, file: Pat
         c = won.config
         if c.rule_source or won.score is None:
             continue
-        searched, other = RULES.load(c.rule).search_space, short(RULES, c.rule, c.rule_params)
         entries.setdefault(c.model, {})[c.rule] = Entry(
-            lr=c.lr, options={n: v for n, v in c.rule_params.items() if n in searched or n in other}, trials=trials,
+            lr=c.lr, options=_options(c), trials=trials,
             metric=won.metric, score=round(won.score, 6), validation=c.validation,
             seeds=[s.seed for s in search.configs], task=task_label(c), model=model_label(c), epochs=c.epochs,
             batch_size=c.batch_size, optimizer=optimizer_of(c), weight_decay=c.weight_decay,
@@ -258,9 +258,10 @@ def _judge(found: Mapping[str, Mapping[str, Any]], metric: str) -> tuple[float |
     return float(record["value"]), ""
 
 
-def _options(config: RunConfig) -> str:
+def _options(config: RunConfig) -> dict[str, Any]:
+    """Return the rule's options that were searched, and those that the search held away from their defaults."""
     searched, other = RULES.load(config.rule).search_space, short(RULES, config.rule, config.rule_params)
-    return ", ".join(f"{n}={v}" for n, v in config.rule_params.items() if n in searched or n in other)
+    return {n: v for n, v in config.rule_params.items() if n in searched or n in other}
 
 
 def _score(o: Outcome) -> str:

@@ -10,29 +10,25 @@ from models.base import Stage, StagedNet, image_shape, initialise, max_pool, non
 def build(in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, activation: str = "relu") -> StagedNet:
     """Return stages ``conv1, conv2, conv3, hidden, readout`` of 6, 16, 120 maps and 84 units.
 
-    Kernels are 5×5. The first stage pads 28×28 images to the 32×32 of the original; the third sees all that is
-    left of its input at that size.
+    Kernels are 5×5, or as large as a smaller map. The first stage pads 28×28 images to the 32×32 of the original; the
+    third sees all that is left of its input at that size.
 
     Args:
-        in_shape: Shape of one image ``(C, H, W)`` of at least 28×28 pixels.
+        in_shape: Shape of one image ``(C, H, W)``, of any size.
         out_shape: Shape of one output.
         activation: Name of the nonlinearity.
-
-    Raises:
-        ValueError: If the images are too small.
     """
     channels, height, width = image_shape(in_shape, "lenet")
-    if min(height, width) < 28:
-        raise ValueError(f"lenet needs images of at least 28×28 pixels, got {height}×{width}")
     padding = 2 if min(height, width) < 32 else 0
     size = (height + 2 * padding, width + 2 * padding)
     stages: dict[str, Stage] = {}
     for name, maps, pooled in (("conv1", 6, True), ("conv2", 16, True), ("conv3", 120, False)):
-        size = (size[0] - 4, size[1] - 4)
+        kernel = min(5, *size)
+        size = (size[0] - kernel + 1, size[1] - kernel + 1)
         pool = None
         if pooled:
             pool, size = max_pool(size)
-        synapse = nn.Conv2d(channels, maps, 5, padding=padding if name == "conv1" else 0)
+        synapse = nn.Conv2d(channels, maps, kernel, padding=padding if name == "conv1" else 0)
         stages[name] = Stage(synapse, nonlinearity=nonlinearity(activation), pool=pool)
         channels = maps
     stages["hidden"] = Stage(nn.Linear(channels * size[0] * size[1], 84), nonlinearity=nonlinearity(activation))

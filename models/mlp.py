@@ -13,7 +13,7 @@ def build(
     *,
     width: int = 256,
     depth: int = 2,
-    widths: tuple[int, ...] = (),
+    widths: tuple[int, ...] | None = None,
     activation: str = "tanh",
 ) -> StagedNet:
     """Return ``depth`` hidden stages ``hidden1, hidden2, …`` and a linear readout.
@@ -29,8 +29,8 @@ def build(
     Raises:
         ValueError: If a width or ``depth`` is below 1.
     """
-    if min(width, depth, *widths) < 1:
-        raise ValueError(f"mlp needs widths and depth of at least 1, got {width=}, {depth=}, widths={list(widths)}")
+    if min(width, depth, *(widths or ())) < 1:
+        raise ValueError(f"mlp needs widths and depth of at least 1, got {width=}, {depth=}, {widths=}")
     stages: dict[str, Stage] = {}
     fan_in = math.prod(in_shape)
     for i, units in enumerate(widths or [width] * depth):

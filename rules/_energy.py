@@ -120,6 +120,13 @@ def prediction_errors(
     return dict(zip(net.stages, [*errors, objective.error(output.unflatten(1, net.out_shape), target)], strict=True))
 
 
+def activity_at(net: StagedNet, states: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the hidden states and what they predict at the output, by stage."""
+    with torch.no_grad():
+        output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
+    return dict(zip(net.stages, [*states[1:], output], strict=True))
+
+
 class EnergyRule(Rule):
     """What predictive-coding rules share: T steps of size γ on the energy, its trajectory, no batch statistics.
 
@@ -159,12 +166,46 @@ class EnergyRule(Rule):
             return self.descend(net, x, target, objective)
 
     def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
-        """Yield v_0 … v_{L-1} before inference and after each step: the same tensors may move in place.
+        """Yield v_0 … v_{L-1} before inference and after each step: the same tensors, which move in place.
 
-        Raises:
-            NotImplementedError: If the subclass has no ``relax``.
+            v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})
+
+        From a feed-forward start the errors below the top are exactly zero and reach one stage further down per
+        step; stages that they have not reached are not computed.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define relax(net, first, target, objective)")
+        stages = list(net.stages.values())
+        top = len(stages)
+        start = first.states
+        states = [start[0], *(v.clone() for v in start[1:])]
+        yield states
+        for t in range(self.steps):
+            lowest = max(1, top - t - 1)  # the lowest state that moves
+            from_above = None  # J_{l+1}ᵀ e_{l+1}
+            for level in range(top, lowest, -1):  # stage `level` predicts v_level from v_{level-1}
+                if t == top - level:  # the first time, v_{level-1} has not moved yet
+                    below, prediction = first.inputs[level - 1], first.predictions[level - 1]
+                else:
+                    below = states[level - 1].detach().requires_grad_()
+                    with torch.enable_grad():
+                        prediction = stages[level - 1](below)
+                if level == top:
+                    error = output_error(net, prediction, target, objective, self.nudge)
+                else:
+                    error = prediction.detach() - states[level]
+                (down,) = torch.autograd.grad(prediction, below, error)
+                if from_above is not None:  # everything that reads the old v_level has been computed
+                    states[level].add_(error, alpha=self.step_size).sub_(from_above, alpha=self.step_size)
+                from_above = down
+            if from_above is not None:
+                # What predicts the lowest state that moves has not moved itself: its prediction is the first one.
+                states[lowest].lerp_(start[lowest], self.step_size).sub_(from_above, alpha=self.step_size)
+            yield states
+
+    def relaxed(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> States:
+        """Return v_0 … v_{L-1} after the last step of inference."""
+        for states in self.relax(net, first, target, objective):
+            final = states
+        return final
 
     def trajectory(
         self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
@@ -174,18 +215,16 @@ class EnergyRule(Rule):
             for states in self.relax(net, feed_forward(net, x), target, objective):
                 with torch.no_grad():
                     now = energy(net, states, target, objective, self.nudge)
-                    output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
-                yield now, {n: v.clone() for n, v in zip(net.stages, [*states[1:], output], strict=True)}
+                yield now, {n: v.clone() for n, v in activity_at(net, states).items()}
 
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
         """Return the feed-forward pass, or the states relaxed towards the network's own decision."""
-        activity = net.trace(x)
         if self.activity == "feed_forward" or len(net.out_shape) > 1:  # an image predicted is its own target
-            return activity
-        decision = activity[net.readout].argmax(1)
-        for _, relaxed in self.trajectory(net, x, decision, OBJECTIVES["cross_entropy"]):
-            activity = relaxed
-        return activity
+            return net.trace(x)
+        with torch.autocast(x.device.type, enabled=False):
+            first = feed_forward(net, x)
+            decision = first.predictions[-1].detach().argmax(1)
+            return activity_at(net, self.relaxed(net, first, decision, OBJECTIVES["cross_entropy"]))
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return what ``learn`` returns.

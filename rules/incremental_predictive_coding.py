@@ -12,8 +12,6 @@ Local as predictive coding is; no backward pass and no phases. From a feed-forwa
 step L − l + 1.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -22,14 +20,11 @@ from models.base import StagedNet
 from rules._energy import (
     Activity,
     EnergyRule,
-    FeedForward,
-    States,
     feed_forward,
     output_error,
     prediction_errors,
 )
 from rules.base import Learned, Objective, Tags, loguniform
-from rules.predictive_coding import PredictiveCoding
 
 
 class IncrementalPredictiveCoding(EnergyRule):
@@ -78,11 +73,11 @@ class IncrementalPredictiveCoding(EnergyRule):
         weights = {s: {n: p.detach() for n, p in stage.named_parameters()} for s, stage in net.stages.items()}
         total = {f"stages.{s}.{n}": torch.zeros_like(w) for s, own in weights.items() for n, w in own.items()}
         states = [x, *(v.clone() for v in first.states[1:])]
-        top, scale = len(net.stages), 1.0 / (len(x) * self.nudge)
+        names, top, scale = list(net.stages), len(net.stages), 1.0 / (len(x) * self.nudge)
         for t in range(self.steps):
             from_above = None  # J_{l+1}ᵀ e_{l+1}
             for level in range(top, max(0, top - t - 1), -1):  # further down every error is still exactly zero
-                name = list(net.stages)[level - 1]
+                name = names[level - 1]
                 below = states[level - 1].detach().requires_grad_(level > 1)
                 own = {n: w.requires_grad_() for n, w in weights[name].items()}
                 with torch.enable_grad():
@@ -105,12 +100,6 @@ class IncrementalPredictiveCoding(EnergyRule):
             if from_above is not None:  # the state below the lowest error that is not zero
                 states[top - t - 1].sub_(from_above, alpha=self.step_size)
         grads = {n: g / self.steps for n, g in total.items()}
-        for relaxed in self.relax(net, first, target, objective):
-            final = relaxed
-        signals = prediction_errors(net, final, target, objective, self.nudge)
+        held = self.relaxed(net, first, target, objective)
+        signals = prediction_errors(net, held, target, objective, self.nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
-
-    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
-        """Yield the states of inference with the weights held: strict predictive coding's."""
-        held = PredictiveCoding(steps=self.steps, step_size=self.step_size, nudge=self.nudge)
-        return held.relax(net, first, target, objective)

@@ -4,8 +4,8 @@
     inference, T times:   v_l ← v_l + γ (e_l − J_{l+1}ᵀ e_{l+1})             then once:   ∂F/∂W_l = (∂μ_l/∂W_l)ᵀ e_l
 
 J_{l+1} is the Jacobian of stage l + 1 at v_l: the states descend the energy, all at once (Jacobi order), from
-the feed-forward pass, with the target at the output. The weights then descend the same energy. States are
-a stage's outputs, behind its nonlinearity and pooling.
+the feed-forward pass, with the target at the output (``EnergyRule.relax``). The weights then descend the same
+energy. States are a stage's outputs, behind its nonlinearity and pooling.
 
 Local: a state sees its own error and the one above, through the weights between them (which a symmetric or
 learned feedback pathway would have to carry: weight transport within one synapse). No backward pass; but
@@ -14,13 +14,10 @@ backprop where the output error is small; with γ = 1 and each error taken when 
 Song et al. 2020) exactly backprop; at equilibrium another rule.
 """
 
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules._energy import Activity, EnergyRule, FeedForward, States, feed_forward, local_update, output_error
+from rules._energy import Activity, EnergyRule, feed_forward, local_update
 from rules.base import Learned, Objective, Tags, loguniform
 
 
@@ -54,40 +51,4 @@ class PredictiveCoding(EnergyRule):
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
         first = feed_forward(net, x)
-        for states in self.relax(net, first, target, objective):
-            final = states
-        return local_update(net, final, target, objective, self.nudge, first)
-
-    def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
-        """Yield the states before inference and after each step: the same tensors, which move in place.
-
-        From a feed-forward start the errors below the top are exactly zero and reach one stage further down per
-        step; stages that they have not reached are not computed.
-        """
-        stages = list(net.stages.values())
-        top = len(stages)
-        start = first.states
-        states = [start[0], *(v.clone() for v in start[1:])]
-        yield states
-        for t in range(self.steps):
-            lowest = max(1, top - t - 1)  # the lowest state that moves
-            from_above = None  # J_{l+1}ᵀ e_{l+1}
-            for level in range(top, lowest, -1):  # stage `level` predicts v_level from v_{level-1}
-                if t == top - level:  # the first time, v_{level-1} has not moved yet
-                    below, prediction = first.inputs[level - 1], first.predictions[level - 1]
-                else:
-                    below = states[level - 1].detach().requires_grad_()
-                    with torch.enable_grad():
-                        prediction = stages[level - 1](below)
-                if level == top:
-                    error = output_error(net, prediction, target, objective, self.nudge)
-                else:
-                    error = prediction.detach() - states[level]
-                (down,) = torch.autograd.grad(prediction, below, error)
-                if from_above is not None:  # everything that reads the old v_level has been computed
-                    states[level].add_(error, alpha=self.step_size).sub_(from_above, alpha=self.step_size)
-                from_above = down
-            if from_above is not None:
-                # What predicts the lowest state that moves has not moved itself: its prediction is the first one.
-                states[lowest].lerp_(start[lowest], self.step_size).sub_(from_above, alpha=self.step_size)
-            yield states
+        return local_update(net, self.relaxed(net, first, target, objective), target, objective, self.nudge, first)

@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 # Schedules of the learning rate over all steps of a run.
 Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+Inputs = Literal["standardised", "unit"]
 Loss = Literal["task", "cross_entropy", "sigmoid_cross_entropy", "squared_error", "mean_squared_error"]
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
 # Fields that came after the first release. At their defaults they are not in the key: earlier runs stay what they were.
@@ -81,7 +82,7 @@ class RunConfig:
     accumulate: int = 1
     precision: Precision = "32-true"
     objective: Loss = "task"
-    inputs: Literal["standardised", "unit"] = "standardised"
+    inputs: Inputs = "standardised"
     validation: float = 0.0
     trials: int = 0
 

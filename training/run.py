@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 from models.base import StagedNet
 from rules.base import OBJECTIVES, Objective, Rule
 from training.catalogue import MODELS, RULES, TASKS, describe
-from training.config import Execution, RunConfig, canonical_json, source_hash, stream, version_of
-from training.data.base import Images, Inputs, Preprocess, Source, Task, training_loader
+from training.config import Execution, Inputs, RunConfig, canonical_json, source_hash, stream, version_of
+from training.data.base import Images, Preprocess, Source, Task, training_loader
 from training.directory import RunDirectory
 from training.errors import UserError
 from training.module import RuleModule

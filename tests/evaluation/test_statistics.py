@@ -1,6 +1,7 @@
 """Statistics against scipy, enumeration by hand, and their nominal coverage."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -39,8 +40,14 @@ def test_interval_covers_as_it_says():
 
 @given(hnp.arrays(float, st.integers(2, 9), elements=numbers))
 def test_sign_flip_is_the_full_enumeration_and_scipys_permutation_test(differences):
-    sums = [abs(np.dot(s, differences)) for s in itertools.product((1, -1), repeat=len(differences))]
-    expected = np.mean([s >= abs(differences.sum()) - 1e-12 for s in sums])
+    """In exact fractions; sums that differ by less than rounding are ties."""
+    exact = [Fraction(float(d)) for d in differences]
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, exact, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(exact))
+    ]
+    tie = Fraction(1, 10**12) * sum(map(abs, exact))
+    expected = np.mean([s >= abs(sum(exact)) - tie for s in sums])
     assert sign_flip_test(differences) == pytest.approx(expected, abs=1e-12)
 
 

@@ -33,7 +33,7 @@ def test_entries_set_training_fields_and_options_and_the_rule_wins():
     assert (config.seed, config.lr, config.epochs, config.batch_size) == (7, 0.3, 4, 8)
     assert (config.rule_params, config.model_params, config.task_params) == (
         {"scale": 2.0},
-        {"width": 5, "depth": 2, "widths": [], "activation": "tanh"},
+        {"width": 5, "depth": 2, "widths": None, "activation": "tanh"},
         {"test": 0.5},
     )
 

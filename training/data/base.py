@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.config import stream
+from training.config import Inputs, stream
 
 Encoding = Literal["linear", "srgb"]
-Inputs = Literal["standardised", "unit"]
 Augment = Literal["none", "flip", "flip_crop"]
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # weights of linear R, G, B (Rec. 709)
 
