@@ -65,7 +65,7 @@ class TraceSTDP(SpikingRule):
         self,
         *,
         encoding: Encoding = "poisson",
-        steps: int = 30,
+        steps: int = 16,
         max_rate: float = 0.5,
         decay: float = 0.9,
         potentiation: float = 0.0005,
@@ -139,18 +139,17 @@ class TraceSTDP(SpikingRule):
         if push_pull:
             sides.append(((-pre).clamp(min=0), -down, -up))
         delta, drive = torch.zeros_like(module.weight), torch.zeros_like(post[0])
-        y = earlier_trace(post, self.tau_minus)
+        y = earlier_trace(post, self.tau_minus) if self.depression else None
         for spikes, ltp, ltd in sides:
             x = earlier_trace(spikes, self.tau_plus)
-            reached = torch.full_like(x, self.trace_target)
-            for weight, before, after in (
-                (self.potentiation * ltp, x, post),
-                (-self.potentiation * ltd, reached, post),
-                (-self.depression * ltd, spikes, y),
-            ):
-                if self.depression or after is post:
-                    delta += weight * correlate(module, before, after)
-                    drive += (project(module, weight, before) * after).sum(0)
+            # x_tar is the same at every step, so that spikes can be counted first.
+            reached = torch.full_like(x[:1], self.trace_target)
+            terms = [(self.potentiation * ltp, x, post), (-self.potentiation * ltd, reached, post.sum(0, keepdim=True))]
+            if y is not None:
+                terms.append((-self.depression * ltd, spikes, y))
+            for weight, before, after in terms:
+                delta += weight * correlate(module, before, after)
+                drive += (project(module, weight, before) * after).sum(0)
         return fair * delta, fair * drive
 
     def regulate(self, post: Tensor) -> Tensor:
