@@ -15,7 +15,8 @@ weights (see ``rules/_stdp.py``), a readout that learns by the delta rule in the
 inhibition without neurons of its own.
 
 Local: spikes and traces of the two sides; the sum of a neuron's own synapses; competition among neighbours.
-The changes of all steps are summed at frozen weights (exact for μ = 0) and averaged over the batch.
+The changes of all steps are summed at frozen weights (exact for μ = 0) and averaged over the batch and over a
+map's positions.
 """
 
 import math
@@ -99,7 +100,7 @@ class TraceSTDP(SpikingRule):
     @torch.no_grad()
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
-        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
+        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())), remember=True)
         error = objective.error(output, target)
         grads = delta_rule(net, layers, error, self.readout, floor=0.01)
         signals = {net.readout: error}
@@ -133,7 +134,7 @@ class TraceSTDP(SpikingRule):
         """
         p = ((module.weight / bound + 1) / 2).clamp(0, 1)
         up, down = (1 - p) ** self.mu, p**self.mu
-        fair = post.shape[2] * 2 * bound
+        fair = post.shape[2] / post[0, 0, 0].numel() * 2 * bound  # a map's positions share one set of weights
         # An ON synapse is potentiated by ON spikes; an OFF synapse, at 1 − p, by OFF spikes, which lowers p.
         sides = [(pre.clamp(min=0), up, down)]
         if push_pull:
