@@ -174,5 +174,5 @@ def delta_rule(
     prefix = f"stages.{net.readout}.synapse"
     grads = {f"{prefix}.weight": scale * (e.t() @ v)}
     if readout.bias is not None:
-        grads[f"{prefix}.bias"] = scale * e.sum(0)
+        grads[f"{prefix}.bias"] = scale * floor * e.sum(0)  # an input of size √ε that is always on
     return grads

@@ -69,13 +69,13 @@ class TraceSTDP(SpikingRule):
         steps: int = 16,
         max_rate: float = 0.5,
         decay: float = 0.9,
-        potentiation: float = 0.0005,
+        potentiation: float = 0.002,
         depression: float = 0.0,
         tau_plus: float = 10.0,
         tau_minus: float = 10.0,
         mu: float = 1.0,
         trace_target: float = 0.5,
-        competition: float = 0.3,
+        competition: float = 1.0,
         homeostasis: float = 0.3,
         target: float = 0.5,
         readout: float = 3.0,
@@ -134,7 +134,9 @@ class TraceSTDP(SpikingRule):
         """
         p = ((module.weight / bound + 1) / 2).clamp(0, 1)
         up, down = (1 - p) ** self.mu, p**self.mu
-        fair = post.shape[2] / post[0, 0, 0].numel() * 2 * bound  # a map's positions share one set of weights
+        # A neuron's fair share of the spikes of its stage, at the target: amplitudes are changes per step at this share.
+        share = self.target * len(post) * post[0, 0, 0].numel() / post.shape[2]
+        fair = 2 * bound / share
         # An ON synapse is potentiated by ON spikes; an OFF synapse, at 1 − p, by OFF spikes, which lowers p.
         sides = [(pre.clamp(min=0), up, down)]
         if push_pull:
@@ -157,7 +159,7 @@ class TraceSTDP(SpikingRule):
         """Return −Δ log θ of a population with spikes ``(T, B, ...)``."""
         rate = post.transpose(0, 2).flatten(1).mean(1)  # spikes per step, image and position
         total = rate.sum()
-        change = self.competition * (rate - rate.mean()) + self.homeostasis * (total - self.target)
+        change = self.competition * (rate - rate.mean()) / self.target + self.homeostasis * (total - self.target)
         return -change / UNIT_RATE
 
     @torch.no_grad()
