@@ -134,7 +134,7 @@ class TraceSTDP(SpikingRule):
         """
         p = ((module.weight / bound + 1) / 2).clamp(0, 1)
         up, down = (1 - p) ** self.mu, p**self.mu
-        # Fair share of a neuron: its spikes if its stage is at the target. Amplitudes are changes per step at this share.
+        # A neuron's fair share of the spikes, with its stage at the target: amplitudes are per step at this share.
         share = self.target * len(post) * post[0, 0, 0].numel() / post.shape[2]
         fair = 2 * bound / share
         # An ON synapse is potentiated by ON spikes; an OFF synapse, at 1 − p, by OFF spikes, which lowers p.
