@@ -48,8 +48,9 @@ class Population:
         compete: Whether one neuron per position may spike at a step, the one furthest above its threshold; the
             others at that position are reset (lateral inhibition).
         keep: Whether to keep the potentials of all steps.
+        remember: Whether to keep the signals of all steps, before pooling.
         synapses: Parameter prefix → (synapse, its input at every step).
-        signals: What it handed on, one tensor per step.
+        signals: What it handed on, one tensor per step, if remembered.
         potentials: Potentials, one tensor per step, if kept.
         overshoot: Potential above threshold at the first spike; at the last step where there was none.
     """
@@ -62,6 +63,7 @@ class Population:
     surrogate: Surrogate | None = None
     compete: bool = False
     keep: bool = False
+    remember: bool = False
     synapses: dict[str, tuple[Synapse, list[Tensor]]] = field(default_factory=dict)
     signals: list[Tensor] = field(default_factory=list)
     potentials: list[Tensor] = field(default_factory=list)
@@ -81,7 +83,8 @@ class Population:
         """Advance by one step under an input current ``(B, ...)`` and return the signal."""
         theta = self._theta(current)
         signal = self._first_spike(current, theta) if self.neuron == "first_spike" else self._leaky(current, theta)
-        self.signals.append(signal)
+        if self.remember:
+            self.signals.append(signal)
         if self.keep and self.potential is not None and not (self.neuron == "first_spike" and self.surrogate is None):
             self.potentials.append(self.potential.detach().clone())
         return signal

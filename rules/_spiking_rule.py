@@ -16,6 +16,7 @@ from rules.base import Objective, Rule, SpikeRecord
 
 # At this learning rate the amplitudes of the plastic rules are what they say: a study's rate and schedule scale them.
 UNIT_RATE = 1e-3
+CHUNK = 64  # images simulated at once in inference, for memory; it changes nothing
 START = 0.2  # threshold at the start, in units of the length of the neuron's weight vector
 
 
@@ -78,7 +79,14 @@ class SpikingRule(Rule):
         return self.get_parameter(threshold_name(name)).exp()
 
     def run(
-        self, net: StagedNet, x: Tensor, *, seed: int, surrogate: Surrogate | None = None, keep: bool = False
+        self,
+        net: StagedNet,
+        x: Tensor,
+        *,
+        seed: int,
+        surrogate: Surrogate | None = None,
+        keep: bool = False,
+        remember: bool = False,
     ) -> tuple[dict[str, Layer], Tensor]:
         """Return the hidden stages in time, and the output.
 
@@ -88,12 +96,13 @@ class SpikingRule(Rule):
             seed: Of Poisson spikes.
             surrogate: Derivative of a spike, for training by backpropagation.
             keep: Whether to keep potentials.
+            remember: Whether to keep the neurons' signals.
         """
         inputs = encode(x, self.encoding, self.steps, self.max_rate, seed, latched=self.neuron == "first_spike")
 
         def populate(name: str) -> Population:
             theta = self.threshold(name).detach()
-            return Population(name, theta, self.steps, self.neuron, self.decay, surrogate, self.compete, keep)
+            return Population(name, theta, self.steps, self.neuron, self.decay, surrogate, self.compete, keep, remember)
 
         return simulate(net, inputs, populate)
 
@@ -104,13 +113,16 @@ class SpikingRule(Rule):
     @torch.no_grad()
     def predict(self, net: StagedNet, x: Tensor) -> Tensor:
         """Return the readout's potential at the end."""
-        return self.run(net, x, seed=self.inference_seed())[1]
+        return torch.cat([self.run(net, part, seed=self.inference_seed())[1] for part in x.split(CHUNK)])
 
     @torch.no_grad()
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
         """Return each stage's latency code (first spike) or rate (leaky), and the readout's potential."""
-        layers, output = self.run(net, x, seed=self.inference_seed())
-        return {n: layer.signal.mean(0) for n, layer in layers.items()} | {net.readout: output}
+        parts = []
+        for part in x.split(CHUNK):
+            layers, output = self.run(net, part, seed=self.inference_seed())
+            parts.append({n: layer.signal.mean(0) for n, layer in layers.items()} | {net.readout: output})
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
     @torch.no_grad()
     def record(self, net: StagedNet, x: Tensor) -> dict[str, SpikeRecord]:
@@ -162,5 +174,5 @@ def delta_rule(
     prefix = f"stages.{net.readout}.synapse"
     grads = {f"{prefix}.weight": scale * (e.t() @ v)}
     if readout.bias is not None:
-        grads[f"{prefix}.bias"] = scale * e.sum(0)
+        grads[f"{prefix}.bias"] = scale * floor * e.sum(0)  # an input of size √ε that is always on
     return grads

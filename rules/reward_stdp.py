@@ -92,10 +92,12 @@ class RewardSTDP(WinnerTakeAll):
     @torch.no_grad()
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return −Δw of the hidden stages, the readout's delta rule, homeostasis, and the step of the hit rate."""
-        learned = super().learn(net, x, target, objective)
-        hits = self._reward.gt(0).to(self.hit_rate.dtype).mean()
+        try:
+            learned = super().learn(net, x, target, objective)
+            hits = self._reward.gt(0).to(self.hit_rate.dtype).mean()
+        finally:
+            self.__dict__.pop("_reward", None)  # it belongs to this batch alone
         learned.grads["hit_rate"] = self.memory * (self.hit_rate - hits) / UNIT_RATE
-        del self._reward
         return learned
 
     def amplitudes(

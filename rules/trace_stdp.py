@@ -15,7 +15,8 @@ weights (see ``rules/_stdp.py``), a readout that learns by the delta rule in the
 inhibition without neurons of its own.
 
 Local: spikes and traces of the two sides; the sum of a neuron's own synapses; competition among neighbours.
-The changes of all steps are summed at frozen weights (exact for μ = 0) and averaged over the batch.
+The changes of all steps are summed at frozen weights (exact for μ = 0) and averaged over the batch and over a
+map's positions.
 """
 
 import math
@@ -65,16 +66,16 @@ class TraceSTDP(SpikingRule):
         self,
         *,
         encoding: Encoding = "poisson",
-        steps: int = 30,
+        steps: int = 16,
         max_rate: float = 0.5,
         decay: float = 0.9,
-        potentiation: float = 0.0005,
+        potentiation: float = 0.002,
         depression: float = 0.0,
         tau_plus: float = 10.0,
         tau_minus: float = 10.0,
         mu: float = 1.0,
         trace_target: float = 0.5,
-        competition: float = 0.3,
+        competition: float = 1.0,
         homeostasis: float = 0.3,
         target: float = 0.5,
         readout: float = 3.0,
@@ -99,7 +100,7 @@ class TraceSTDP(SpikingRule):
     @torch.no_grad()
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
-        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
+        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())), remember=True)
         error = objective.error(output, target)
         grads = delta_rule(net, layers, error, self.readout, floor=0.01)
         signals = {net.readout: error}
@@ -133,31 +134,32 @@ class TraceSTDP(SpikingRule):
         """
         p = ((module.weight / bound + 1) / 2).clamp(0, 1)
         up, down = (1 - p) ** self.mu, p**self.mu
-        fair = post.shape[2] * 2 * bound
+        # A neuron's fair share of the spikes, with its stage at the target: amplitudes are per step at this share.
+        share = self.target * len(post) * post[0, 0, 0].numel() / post.shape[2]
+        fair = 2 * bound / share
         # An ON synapse is potentiated by ON spikes; an OFF synapse, at 1 − p, by OFF spikes, which lowers p.
         sides = [(pre.clamp(min=0), up, down)]
         if push_pull:
             sides.append(((-pre).clamp(min=0), -down, -up))
         delta, drive = torch.zeros_like(module.weight), torch.zeros_like(post[0])
-        y = earlier_trace(post, self.tau_minus)
+        y = earlier_trace(post, self.tau_minus) if self.depression else None
         for spikes, ltp, ltd in sides:
             x = earlier_trace(spikes, self.tau_plus)
-            reached = torch.full_like(x, self.trace_target)
-            for weight, before, after in (
-                (self.potentiation * ltp, x, post),
-                (-self.potentiation * ltd, reached, post),
-                (-self.depression * ltd, spikes, y),
-            ):
-                if self.depression or after is post:
-                    delta += weight * correlate(module, before, after)
-                    drive += (project(module, weight, before) * after).sum(0)
+            # x_tar is the same at every step, so that spikes can be counted first.
+            reached = torch.full_like(x[:1], self.trace_target)
+            terms = [(self.potentiation * ltp, x, post), (-self.potentiation * ltd, reached, post.sum(0, keepdim=True))]
+            if y is not None:
+                terms.append((-self.depression * ltd, spikes, y))
+            for weight, before, after in terms:
+                delta += weight * correlate(module, before, after)
+                drive += (project(module, weight, before) * after).sum(0)
         return fair * delta, fair * drive
 
     def regulate(self, post: Tensor) -> Tensor:
         """Return −Δ log θ of a population with spikes ``(T, B, ...)``."""
         rate = post.transpose(0, 2).flatten(1).mean(1)  # spikes per step, image and position
         total = rate.sum()
-        change = self.competition * (rate - rate.mean()) + self.homeostasis * (total - self.target)
+        change = self.competition * (rate - rate.mean()) / self.target + self.homeostasis * (total - self.target)
         return -change / UNIT_RATE
 
     @torch.no_grad()

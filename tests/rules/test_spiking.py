@@ -89,7 +89,7 @@ def test_leaky_neurons_follow_their_difference_equation():
 
 
 def test_competing_neurons_fire_one_at_a_time_and_reset_the_others():
-    ours = neurons("lif", theta=0.5, steps=30, decay=0.9, compete=True)
+    ours = neurons("lif", theta=0.5, steps=30, decay=0.9, compete=True, remember=True)
     for current in torch.rand(30, 5, 8):
         spikes = ours.step(current)
         assert (spikes.sum(1) <= 1).all()

@@ -47,6 +47,11 @@ def step(rule, net, x, target, lr=1e-3):
 # --- trace STDP -------------------------------------------------------------------------------------------------
 
 
+def fair_share(rule, post):
+    """Spikes of one neuron of a dense stage that fires its fair share; amplitudes are per this many."""
+    return rule.target * len(post) / post.shape[2]
+
+
 def pair(t_pre, t_post, *, mu=0.0, p=0.5, steps=60, **options):
     """Return Δp of one synapse for one presynaptic and one postsynaptic spike."""
     rule = TraceSTDP(potentiation=A, depression=A, tau_plus=20.0, tau_minus=20.0, mu=mu, trace_target=0.0, **options)
@@ -59,7 +64,7 @@ def pair(t_pre, t_post, *, mu=0.0, p=0.5, steps=60, **options):
         post[t_post] = 1
     with torch.no_grad():
         delta, _ = rule.plasticity(synapse, torch.tensor(1.0), pre, post, False)
-    return float(delta) / 2  # w = 2p − 1
+    return float(delta) / 2 * fair_share(rule, post)  # w = 2p − 1
 
 
 @pytest.mark.parametrize("gap", [1, 2, 5, 10, 20, 35])
@@ -116,7 +121,7 @@ def test_many_spikes_add_up_over_all_pairs():
                             expected[b, j, i] += A * math.exp(-(t - u) / 7)
                         elif t < u:
                             expected[b, j, i] -= A * math.exp((t - u) / 12)
-    fair = 4 * 2  # neurons · 2s
+    fair = 2 / fair_share(rule, post)  # 2s / share
     assert torch.allclose(delta, fair * expected.sum(0))
     assert torch.allclose(drive, fair * expected.sum(2))  # the signal: each image's own Σ_i Δw
 
@@ -144,7 +149,7 @@ def poisson_drive(mu, steps=1200):
         with torch.no_grad():
             synapse.weight.copy_(2 * p - 1)
             delta, _ = rule.plasticity(synapse, torch.tensor(1.0), pre, earlier(post), False)
-        p = (p + 0.0008 * delta / 2).clamp(0, 1)
+        p = (p + 0.0008 * delta / 2 * fair_share(rule, post)).clamp(0, 1)
     return p[0]
 
 
