@@ -108,7 +108,7 @@ def draw(base: RunConfig, trial: int) -> dict[str, Any]:
         UserError: If the rule's search space is broken.
     """
     space: Mapping[str, Callable[[Any], Any]] = RULES.load(base.rule).search_space
-    samplers = {**space, "lr": loguniform(*LR[optimizer_of(base)])}
+    samplers = {"lr": loguniform(*LR[optimizer_of(base)]), **space}  # a rule may know its own range of rates
     values: dict[str, Any] = {}
     for name, sampler in samplers.items():
         try:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from models.base import StagedNet
 from rules._encoding import Encoding, encode
 from rules._spiking import Layer, Neuron, Population, Surrogate, Synapse, simulate
-from rules.base import Objective, Rule, SpikeRecord
+from rules.base import Objective, Rule, SpikeRecord, loguniform
 
 # At this learning rate the amplitudes of the plastic rules are what they say: a study's rate and schedule scale them.
 UNIT_RATE = 1e-3
+RATES = loguniform(UNIT_RATE / 10, UNIT_RATE * 10)  # what a search draws learning rates from
 CHUNK = 64  # images simulated at once in inference, for memory; it changes nothing
 START = 0.2  # threshold at the start, in units of the length of the neuron's weight vector
 

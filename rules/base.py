@@ -179,7 +179,7 @@ class Rule(nn.Module):
     """
 
     tags: ClassVar[Tags] = Tags()
-    search_space: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    search_space: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}  # option, or "lr", → how it is drawn
     optimizer: ClassVar[str | None] = None  # "sgd" where the size of Δw carries meaning
     version: ClassVar[int] = 1  # raise it when the rule's numbers change
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.base import StagedNet
 from rules._encoding import Encoding
 from rules._spiking import Layer
-from rules._spiking_rule import UNIT_RATE
+from rules._spiking_rule import RATES, UNIT_RATE
 from rules._stdp import Winners, find_winners
 from rules._winner_take_all import WinnerTakeAll
 from rules.base import Learned, Objective, Tags, loguniform
@@ -49,7 +49,7 @@ class RewardSTDP(WinnerTakeAll):
         supervised=True, separate_backward=False, phases=1, spiking=True,
         locality="spike times of the two sides; the sum of a neuron's own synapses; one global reward",
     )  # fmt: skip
-    search_space = {"potentiation": loguniform(1e-4, 1e-1), "target": loguniform(0.05, 0.6)}
+    search_space = {"lr": RATES, "potentiation": loguniform(1e-4, 1e-1), "target": loguniform(0.05, 0.6)}
 
     def __init__(
         self,

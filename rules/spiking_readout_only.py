@@ -7,6 +7,7 @@ the readout, but no plasticity. `readout_only` is the same for rates that do not
 """
 
 from rules._encoding import Encoding
+from rules._spiking_rule import RATES
 from rules._winner_take_all import WinnerTakeAll
 from rules.base import Tags
 
@@ -25,7 +26,7 @@ class SpikingReadoutOnly(WinnerTakeAll):
         separate_backward=False, phases=1, spiking=True, control=True,
         locality="presynaptic activity and the stage's own error",
     )  # fmt: skip
-    search_space = {}
+    search_space = {"lr": RATES}
 
     def __init__(
         self, *, encoding: Encoding = "constant", steps: int = 10, target: float = 0.4, readout: float = 10.0

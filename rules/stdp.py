@@ -21,6 +21,7 @@ published sequential rule.
 """
 
 from rules._encoding import Encoding
+from rules._spiking_rule import RATES
 from rules._winner_take_all import WinnerTakeAll
 from rules.base import Tags, loguniform
 
@@ -51,7 +52,7 @@ class STDP(WinnerTakeAll):
         supervised=False, separate_backward=False, phases=1, spiking=True,
         locality="spike times of the two sides; the sum of a neuron's own synapses; winners among neighbours",
     )  # fmt: skip
-    search_space = {"potentiation": loguniform(1e-4, 1e-1), "target": loguniform(0.05, 0.6)}
+    search_space = {"lr": RATES, "potentiation": loguniform(1e-4, 1e-1), "target": loguniform(0.05, 0.6)}
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from torch.nn.grad import conv2d_weight
 from models.base import StagedNet
 from rules._encoding import Encoding
 from rules._spiking import Synapse
-from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
+from rules._spiking_rule import RATES, UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
 from rules._stdp import bound_name
 from rules.base import Learned, Objective, Tags, loguniform
 
@@ -59,7 +59,7 @@ class TraceSTDP(SpikingRule):
         supervised=False, separate_backward=False, phases=1, spiking=True,
         locality="spikes and traces of the two sides; the sum of a neuron's own synapses; competition among neighbours",
     )  # fmt: skip
-    search_space = {"potentiation": loguniform(1e-5, 1e-2), "tau_plus": loguniform(1.0, 50.0)}
+    search_space = {"lr": RATES, "potentiation": loguniform(1e-5, 1e-2), "tau_plus": loguniform(1.0, 50.0)}
     optimizer = "sgd"
 
     def __init__(

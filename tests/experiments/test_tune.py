@@ -113,7 +113,8 @@ class TestDraws:
         config = trial_config(base(rule), trial)
         space = RULES.load(rule).search_space
         RULES.load(rule)(**config.rule_params)
-        assert 3e-4 <= config.lr <= 1e-2 and config.validation == 0.2 and config.trials == 0
+        low, high = (1e-4, 1e-2) if RULES.load(rule).optimizer else (3e-4, 1e-2)
+        assert low <= config.lr <= high and config.validation == 0.2 and config.trials == 0
         changed = {n for n, v in config.rule_params.items() if v != base(rule).rule_params[n]}
         assert changed <= set(space)
         for value in [config.lr, *config.rule_params.values()]:
@@ -123,7 +124,8 @@ class TestDraws:
     def test_every_searched_option_really_varies(self):
         for rule in LEARNING:
             for name in RULES.load(rule).search_space:
-                assert len({trial_config(base(rule), k).rule_params[name] for k in range(1, 30)}) > 1, (rule, name)
+                trials = [trial_config(base(rule), k) for k in range(1, 30)]
+                assert len({t.lr if name == "lr" else t.rule_params[name] for t in trials}) > 1, (rule, name)
 
     @pytest.mark.parametrize(
         ("space", "message"),
