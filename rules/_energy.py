@@ -3,12 +3,15 @@
     μ_l = f_l(v_{l-1})        e_l = μ_l − v_l  (0 < l < L)        F = ½ Σ_{0<l<L} ‖e_l‖² + β · loss(μ_L, target)
 
 v_0 is the input, v_l the state of stage l, f_l the whole stage, μ_L the output; e_L = β ∂loss/∂μ_L. One
-convention everywhere: energies are summed over units and per image; the batch is averaged once, in the
-weights' gradient, which is divided by β so that it has the scale of the loss's gradient:
+convention everywhere: energies are summed over units and per image. So is the loss in F: a mean squared error over
+n output units enters as the Gaussian energy ½ ‖μ_L − target‖² = n/2 · loss, whatever n (``Objective.to_energy``).
+The batch is averaged once, in the weights' gradient, which is divided by β, and by n/2 where that came in, so that it
+has the scale of the gradient of the task's loss:
 
     ∂F/∂W_l = (∂μ_l/∂W_l)ᵀ e_l
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -60,7 +63,7 @@ def energy(net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: 
         states: v_0 … v_{L-1}.
         target: Class indices or images.
         objective: The task's loss.
-        nudge: β.
+        nudge: What the task's loss is multiplied by: β, times what makes the loss a sum over units.
     """
     *hidden, readout = net.stages.values()
     total = nudge * objective.losses(readout(states[-1]).unflatten(1, net.out_shape), target)
@@ -90,7 +93,7 @@ def local_update(
         states: v_0 … v_{L-1}, relaxed.
         target: Class indices or images.
         objective: The task's loss.
-        nudge: β.
+        nudge: What the task's loss is multiplied by.
         first: The feed-forward pass. Its output is what the network predicts; its first stage, whose input
             never moves, is not predicted again.
     """
@@ -113,7 +116,7 @@ def local_update(
 def prediction_errors(
     net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: Objective, nudge: float
 ) -> dict[str, Tensor]:
-    """Return e_l / β of every stage at given states: the learning signals."""
+    """Return e_l of every stage at given states, at the scale of the task's loss: the learning signals."""
     with torch.no_grad():
         *predictions, output = (s(v) for s, v in zip(net.stages.values(), states, strict=True))
     errors = [(p - v) / nudge for p, v in zip(predictions, states[1:], strict=True)]
@@ -133,7 +136,7 @@ class EnergyRule(Rule):
     Args:
         steps: T.
         step_size: γ.
-        nudge: β, weight of the loss in the energy.
+        nudge: β, weight of the loss in the energy, where either is summed over units.
         activity: What ``activations`` returns. Without a target the feed-forward pass is the energy's minimum;
             ``relaxed`` are the states after T steps towards the network's own decision, which needs no label, by
             the loss that the network is trained with; it must be one over classes.
@@ -171,6 +174,10 @@ class EnergyRule(Rule):
         with torch.autocast(x.device.type, enabled=False):
             return self.descend(net, x, target, objective)
 
+    def weight_of_loss(self, net: StagedNet, objective: Objective) -> float:
+        """Return what multiplies the task's loss in the energy: β, times what makes the loss a sum over units."""
+        return self.nudge * objective.to_energy(math.prod(net.out_shape))
+
     def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
         """Yield v_0 … v_{L-1} before inference and after each step: the same tensors, which move in place.
 
@@ -180,7 +187,7 @@ class EnergyRule(Rule):
         step; stages that they have not reached are not computed.
         """
         stages = list(net.stages.values())
-        top = len(stages)
+        top, nudge = len(stages), self.weight_of_loss(net, objective)
         start = first.states
         states = [start[0], *(v.clone() for v in start[1:])]
         yield states
@@ -195,7 +202,7 @@ class EnergyRule(Rule):
                     with torch.enable_grad():
                         prediction = stages[level - 1](below)
                 if level == top:
-                    error = output_error(net, prediction, target, objective, self.nudge)
+                    error = output_error(net, prediction, target, objective, nudge)
                 else:
                     error = prediction.detach() - states[level]
                 (down,) = torch.autograd.grad(prediction, below, error)
@@ -218,9 +225,10 @@ class EnergyRule(Rule):
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Yield the energy, the hidden states and what they predict at the output, before and after each step."""
         with torch.autocast(x.device.type, enabled=False):
+            nudge = self.weight_of_loss(net, objective)
             for states in self.relax(net, feed_forward(net, x), target, objective):
                 with torch.no_grad():
-                    now = energy(net, states, target, objective, self.nudge)
+                    now = energy(net, states, target, objective, nudge)
                 yield now, {n: v.clone() for n, v in activity_at(net, states).items()}
 
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:

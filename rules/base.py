@@ -100,6 +100,15 @@ class Objective:
         """Return the gradient of each image's own loss at its output, shaped like ``output``."""
         raise NotImplementedError
 
+    def to_energy(self, units: int) -> float:
+        """Return the factor that makes the loss an energy, a sum over output units; 1 for a loss that is one already.
+
+        Args:
+            units: Units per output.
+        """
+        del units
+        return 1.0
+
 
 class CrossEntropy(Objective):
     """Cross-entropy over classes; ``target`` holds class indices ``(B,)``; the loss is in nats."""
@@ -127,6 +136,10 @@ class MeanSquaredError(Objective):
     def error(self, output: Tensor, target: Tensor) -> Tensor:
         """Return ``2 (output − target) / n`` with n units per output."""
         return 2.0 * (output - target) / output[0].numel()
+
+    def to_energy(self, units: int) -> float:
+        """Return n / 2, with which the loss is the Gaussian energy ``½ ‖output − target‖²``."""
+        return units / 2
 
 
 class SigmoidCrossEntropy(Objective):

@@ -48,7 +48,7 @@ class ErrorPredictiveCoding(EnergyRule):
             final = errors
         with torch.no_grad():
             states = self._states(net, x, final)
-        return local_update(net, states, target, objective, self.nudge, first)
+        return local_update(net, states, target, objective, self.weight_of_loss(net, objective), first)
 
     def relax(self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective) -> Iterator[States]:
         """Yield the states that follow from the errors, before inference and after each step."""
@@ -61,6 +61,7 @@ class ErrorPredictiveCoding(EnergyRule):
         self, net: StagedNet, first: FeedForward, target: Tensor, objective: Objective
     ) -> Iterator[list[Tensor]]:
         """Yield e_1 … e_{L-1} before inference and after each step."""
+        nudge = self.weight_of_loss(net, objective)
         errors = [torch.zeros_like(p) for p in first.predictions[:-1]]
         yield errors
         for _ in range(self.steps):
@@ -68,7 +69,7 @@ class ErrorPredictiveCoding(EnergyRule):
                 moving = [e.requires_grad_() for e in errors]
                 top = self._states(net, first.inputs[0], moving)[-1]
                 prediction = net.stages[net.readout](top).unflatten(1, net.out_shape)
-                total = self.nudge * objective.losses(prediction, target).sum()
+                total = nudge * objective.losses(prediction, target).sum()
                 total = total + sum(0.5 * e.square().sum() for e in moving)
                 slopes = torch.autograd.grad(total, moving)
             errors = [e.detach() - self.step_size * s for e, s in zip(errors, slopes, strict=True)]

@@ -73,7 +73,8 @@ class IncrementalPredictiveCoding(EnergyRule):
         weights = {s: {n: p.detach() for n, p in stage.named_parameters()} for s, stage in net.stages.items()}
         total = {f"stages.{s}.{n}": torch.zeros_like(w) for s, own in weights.items() for n, w in own.items()}
         states = [x, *(v.clone() for v in first.states[1:])]
-        names, top, scale = list(net.stages), len(net.stages), 1.0 / (len(x) * self.nudge)
+        nudge = self.weight_of_loss(net, objective)
+        names, top, scale = list(net.stages), len(net.stages), 1.0 / (len(x) * nudge)
         for t in range(self.steps):
             from_above = None  # J_{l+1}ᵀ e_{l+1}
             for level in range(top, max(0, top - t - 1), -1):  # further down every error is still exactly zero
@@ -83,7 +84,7 @@ class IncrementalPredictiveCoding(EnergyRule):
                 with torch.enable_grad():
                     prediction = functional_call(net.stages[name], own, (below,))
                 if level == top:
-                    error = output_error(net, prediction, target, objective, self.nudge)
+                    error = output_error(net, prediction, target, objective, nudge)
                 else:
                     error = prediction.detach() - states[level]
                 wanted = [*own.values(), *([below] if level > 1 else [])]
@@ -101,5 +102,5 @@ class IncrementalPredictiveCoding(EnergyRule):
                 states[top - t - 1].sub_(from_above, alpha=self.step_size)
         grads = {n: g / self.steps for n, g in total.items()}
         held = self.relaxed(net, first, target, objective)
-        signals = prediction_errors(net, held, target, objective, self.nudge)
+        signals = prediction_errors(net, held, target, objective, nudge)
         return Learned(grads, objective.losses(output, target).mean(), output, signals)

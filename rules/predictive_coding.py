@@ -51,4 +51,5 @@ class PredictiveCoding(EnergyRule):
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax the states, then return the local gradients of the energy."""
         first = feed_forward(net, x)
-        return local_update(net, self.relaxed(net, first, target, objective), target, objective, self.nudge, first)
+        states = self.relaxed(net, first, target, objective)
+        return local_update(net, states, target, objective, self.weight_of_loss(net, objective), first)

@@ -128,24 +128,64 @@ def test_a_target_that_is_predicted_teaches_nothing(rule, build):
     assert all(g.abs().max() < 1e-12 for g in learned.grads.values())
 
 
-def test_equilibrium_of_a_deep_linear_network_is_its_closed_form():
-    """F* = ½ Σ (y − ŷ)ᵀ S⁻¹ (y − ŷ), S = I + Σ_{l≥2} P_l P_lᵀ, P_l = W_L ⋯ W_l (two outputs: the loss is ½‖y − ŷ‖²)."""
-    net = linear_net((5, 7, 6, 4, 2))
-    x, y = torch.randn(8, 5), torch.randn(8, 2)
-    weights = [s.synapse.weight.detach() for s in net.stages.values()]
-    product, total = torch.eye(2), torch.eye(2)
+def least_energy(weights, x, y):
+    """F* = ½ (y − ŷ)ᵀ S⁻¹ (y − ŷ) of each image in a linear network, S = I + Σ_{l≥2} P_l P_lᵀ, P_l = W_L ⋯ W_l."""
+    product, total = torch.eye(len(weights[-1])), torch.eye(len(weights[-1]))
     for w in reversed(weights[1:]):
         product = product @ w
         total = total + product @ product.T
-    residual = y - net(x).detach()
-    expected = 0.5 * (residual @ torch.linalg.inv(total) * residual).sum(1)
-    for energies in ([e for e, _ in PredictiveCoding(steps=6000, step_size=0.1).trajectory(net, x, y, MSE)],):
-        assert torch.allclose(energies[-1], expected, rtol=1e-8, atol=1e-10)
-    rule = ErrorPredictiveCoding(steps=3000, step_size=0.05)
-    learned = rule.learn(net, x, y, MSE)
-    hidden = sum(0.5 * learned.signals[s].square().sum(1) for s in net.hidden)
-    readout = 0.5 * learned.signals[net.readout].square().sum(1)  # e_L = ŷ − y at equilibrium
-    assert torch.allclose(hidden + readout, expected, rtol=1e-8, atol=1e-10)
+    residual = y - x @ (product @ weights[0]).T
+    return 0.5 * (residual @ torch.linalg.inv(total) * residual).sum(1)
+
+
+@pytest.mark.parametrize("outputs", [2, 6])
+def test_equilibrium_of_a_deep_linear_network_is_its_closed_form(outputs):
+    """However many outputs there are: the output's energy is ½‖y − ŷ‖², not the mean over them that the task reports.
+
+    The weights' gradients are those of F* at fixed weights, scaled from the energy to the mean loss by 2 / n.
+    """
+    net = linear_net((5, 7, 6, 4, outputs))
+    x, y = torch.randn(8, 5), torch.randn(8, outputs)
+    weights = [s.synapse.weight.detach().clone().requires_grad_() for s in net.stages.values()]
+    expected = least_energy(weights, x, y)
+    slopes = torch.autograd.grad(expected.mean(), weights)
+    *_, (reached, _) = PredictiveCoding(steps=3000, step_size=0.1).trajectory(net, x, y, MSE)
+    assert torch.allclose(reached, expected, rtol=1e-8, atol=1e-10)
+    for rule in (PredictiveCoding(steps=3000, step_size=0.1), ErrorPredictiveCoding(steps=3000, step_size=0.05)):
+        learned = rule.learn(net, x, y, MSE)
+        for stage, slope in zip(net.stages, slopes, strict=True):
+            assert relative(learned.grads[f"stages.{stage}.synapse.weight"], 2 / outputs * slope) < 1e-6, stage
+        squares = sum(0.5 * (s * outputs / 2).square().sum(1) for s in learned.signals.values())
+        assert torch.allclose(squares, expected, rtol=1e-8, atol=1e-10)  # e_L = ŷ − y at equilibrium
+
+
+@pytest.mark.parametrize("rule", [PredictiveCoding, ErrorPredictiveCoding, IncrementalPredictiveCoding])
+def test_one_hot_images_and_classes_under_squared_error_are_one_energy(rule, build):
+    """½‖μ − y‖² over ten classes and the mean over ten units differ by the scale of the gradient alone, 2 / n."""
+    net = build()
+    x, target = batch(net)
+    images = torch.eye(10)[target]
+    options = {"weight_step": 1e-9} if rule is IncrementalPredictiveCoding else {}  # the step is in units of the loss
+    mean = rule(steps=7, step_size=0.2, nudge=0.6, **options).learn(net, x, images, MSE)
+    total = rule(steps=7, step_size=0.2, nudge=0.6, **options).learn(net, x, target, OBJECTIVES["squared_error"])
+    for name, grad in total.grads.items():
+        assert relative(mean.grads[name], 0.2 * grad) < 1e-7, name
+    for stage, signal in total.signals.items():
+        assert relative(mean.signals[stage], 0.2 * signal) < 1e-10, stage
+
+
+def test_under_squared_error_with_many_outputs_it_is_not_backprop_at_beta_one():
+    """The cosine of the closed form, not one that tends to 1 with the number of outputs."""
+    net = linear_net((40, 30, 30, 64))
+    x, y = torch.randn(64, 40), torch.randn(64, 64)
+    weights = [s.synapse.weight.detach().clone().requires_grad_() for s in net.stages.values()]
+    slopes = torch.autograd.grad(least_energy(weights, x, y).mean(), weights)
+    learned = PredictiveCoding(steps=3000, step_size=0.1).learn(net, x, y, MSE)
+    reference = differentiate(net, x, y, MSE)
+    names = [f"stages.{s}.synapse.weight" for s in net.stages]
+    expected = [cosine(s, reference.grads[n]) for s, n in zip(slopes, names, strict=True)]
+    assert [cosine(learned.grads[n], reference.grads[n]) for n in names] == pytest.approx(expected, abs=1e-6)
+    assert min(expected) < 0.95
 
 
 def strided():
