@@ -163,7 +163,7 @@ def _cores() -> int:
 def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int) -> int:
     """Run what is missing, say how each run ended, and return 0, 1 (a run failed), 2 (a mistake) or 143."""
     from experiments.launch import run_local
-    from experiments.runner import finished
+    from experiments.runner import cautions, finished
     from training.directory import RunDirectory
 
     directories = {c.key: RunDirectory(execution.runs / c.directory) for c in configs}
@@ -180,6 +180,8 @@ def _run_all(configs: Sequence[Any], execution: Execution, study: str, jobs: int
     if len(todo) + len(states) < len(configs):
         print(f"{len(configs) - len(todo) - len(states)} of {len(configs)} runs are finished")
     broken = len(states)
+    for line in cautions(todo):
+        print(f"plasticbench: {line}", file=sys.stderr)
 
     def report(config: Any, state: str) -> None:
         name, _, reason = state.partition(": ")

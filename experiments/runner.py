@@ -15,11 +15,12 @@ import torch
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver
 from evaluation.credit import angle, compare
 from experiments.catalogues import BENCHMARKS, OBSERVERS
-from training.catalogue import ROOT, describe
+from training.catalogue import ROOT, RULES, describe
 from training.config import SCHEMA_VERSION, Execution, RunConfig
 from training.data.base import Source, Task
 from training.directory import RunDirectory
 from training.errors import UserError
+from training.module import optimiser_of
 from training.run import Interrupted, Trained, Unsupported, build, load_task, restore, train
 from training.tracking import wandb_logger
 
@@ -145,6 +146,22 @@ def measure_with(directory: RunDirectory, execution: Execution, bench: Benchmark
         trained = None if config.is_null else restore(directory, execution)
         _measure(config, trained, directory, execution, [bench], "")
     return sum(s["benchmark"] == bench.name for s in directory.scores())
+
+
+def cautions(configs: Sequence[RunConfig]) -> list[str]:
+    """Return a line for every rule that, under the optimiser of a run, is not what its paper describes."""
+    lines: dict[str, None] = {}
+    for config in configs:
+        try:
+            rule = None if config.is_null else RULES.load(config.rule)(**config.rule_params)
+        except (TypeError, ValueError, UserError):  # the run itself says what is wrong
+            continue
+        if rule is not None and config.epochs > 0:
+            kind, momentum, weight_decay = optimiser_of(rule, config)
+            caution = rule.caution(kind, momentum if kind == "sgd" else 0.0, weight_decay)
+            if caution:
+                lines[f"{config.rule_name}: {caution}"] = None
+    return list(lines)
 
 
 def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:

@@ -252,6 +252,17 @@ class Rule(nn.Module):
         del net, x
         return {}
 
+    def caution(self, optimizer: str, momentum: float, weight_decay: float) -> str | None:
+        """Return ``None``, or in one line why the rule is not what its paper describes under this optimiser.
+
+        Args:
+            optimizer: ``adam``, ``adamw`` or ``sgd``.
+            momentum: Of ``sgd``; 0 for the others.
+            weight_decay: Decoupled for ``adamw``, added to the gradient for the others.
+        """
+        del optimizer, momentum, weight_decay
+        return None
+
     def after_step(self, net: StagedNet) -> None:
         """Do what must follow the optimiser's step: weight bounds, homeostasis, a mirror phase."""
 

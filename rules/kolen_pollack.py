@@ -49,6 +49,18 @@ class KolenPollack(Rule):
             b = torch.randn_like(weight) * (self.scale / math.sqrt(weight[0].numel()))
             self.register_parameter(name, nn.Parameter(b))
 
+    def caution(self, optimizer: str, momentum: float, weight_decay: float) -> str | None:
+        """Say where (W − B) does not shrink by 1 − λ per step: what the rule lives on is then missing."""
+        if weight_decay == 0:
+            why = "with weight_decay=0 the feedback weights stay as far from the forward weights as they began"
+        elif optimizer == "adam":
+            why = "adam rescales the decay with the gradient, so that the gap to the forward weights need not close"
+        elif momentum > 0:
+            why = f"with momentum={momentum:g} the gap to the forward weights does not shrink by 1 - λ per step"
+        else:
+            return None
+        return f"{why}; use optimizer=adamw, or sgd with momentum=0, and weight_decay > 0"
+
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the forward weights: the limit in which the rule is backprop."""
         with torch.no_grad():

@@ -79,10 +79,8 @@ class RuleModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the study's optimiser, or the one that the rule insists on, with its schedule."""
-        kind, config = self.rule.optimizer or self.config.optimizer, self.config
-        if self.rule.optimizer:
-            # The size of such a rule's Δw carries meaning: momentum would multiply it, decay is not in its equation.
-            config = dataclasses.replace(config, momentum=0.0, weight_decay=0.0)
+        kind, momentum, weight_decay = optimiser_of(self.rule, self.config)
+        config = dataclasses.replace(self.config, momentum=momentum, weight_decay=weight_decay)
         optimizer = OPTIMIZERS[kind](self.parameters(), config)
         if self.config.schedule == "constant":
             return optimizer
@@ -91,6 +89,14 @@ class RuleModule(pl.LightningModule):
             optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def optimiser_of(rule: Rule, config: RunConfig) -> tuple[str, float, float]:
+    """Return name, momentum and weight decay of the optimiser that trains a rule: the study's, or its own plain one."""
+    if rule.optimizer:
+        # The size of such a rule's Δw carries meaning: momentum would multiply it, decay is not in its equation.
+        return rule.optimizer, 0.0, 0.0
+    return config.optimizer, config.momentum, config.weight_decay
 
 
 def _sgd(parameters: Any, config: RunConfig) -> torch.optim.Optimizer:

@@ -96,6 +96,16 @@ def test_one_run_from_command_to_score_and_again_is_nothing_to_do(tmp_path, caps
     assert (directory.path / "scores.jsonl").stat().st_mtime_ns == before
 
 
+def test_a_rule_under_the_wrong_optimiser_says_so_once_and_trains(tmp_path, capsys):
+    assert run(tmp_path, "--rule", "kolen_pollack", *SMALL) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "kolen_pollack" in line]
+    assert len(lines) == 1 and lines[0].startswith("plasticbench: kolen_pollack: with weight_decay=0")
+    assert run(tmp_path, "--rule", "kolen_pollack", *SMALL, "optimizer=adamw", "weight_decay=0.1") == 0
+    assert "kolen_pollack:" not in capsys.readouterr().err
+    assert run(tmp_path, "--rule", "kolen_pollack", *SMALL, "optimizer=sgd", "weight_decay=0.1") == 0
+    assert "momentum=0.9" in capsys.readouterr().err
+
+
 def test_evaluate_measures_only_what_is_missing_and_from_the_stored_weights(tmp_path, capsys):
     assert run(tmp_path, "--rule", "backprop", *SMALL) == 0
     (directory,) = run_directories(tmp_path / "runs")

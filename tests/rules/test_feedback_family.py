@@ -101,6 +101,34 @@ def test_kolen_pollack_gap_shrinks_by_exactly_one_minus_lambda(kind, build):
         before = after
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["sgd", "sgd with momentum", "adam", "adamw"])
+def test_kolen_pollack_warns_exactly_where_its_gap_does_not_shrink_as_it_says(kind, weight_decay):
+    """(W − B)_{t+1} = (1 − λ)(W − B)_t with λ > 0, or a line that says why not."""
+    net = mlp.build((1, 8, 8), (10,), width=12)
+    rule = attached(KolenPollack(), net)
+    parameters, lr = [*net.parameters(), *rule.parameters()], 0.01
+    optimizer = {
+        "sgd": lambda: torch.optim.SGD(parameters, lr, weight_decay=weight_decay),
+        "sgd with momentum": lambda: torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=weight_decay),
+        "adam": lambda: torch.optim.Adam(parameters, lr, weight_decay=weight_decay),
+        "adamw": lambda: torch.optim.AdamW(parameters, lr, weight_decay=weight_decay),
+    }[kind]()
+
+    def gap():
+        w, b = net.stages["readout"].synapse.weight, rule.get_parameter("stages_readout_synapse")
+        return (w - b).detach()
+
+    before = gap()
+    for _ in range(4):
+        step(net, rule, optimizer, *batch(8))
+    holds = weight_decay > 0 and torch.allclose(gap(), (1 - lr * weight_decay) ** 4 * before, rtol=1e-9)
+    caution = rule.caution(kind.split()[0], 0.9 if "momentum" in kind else 0.0, weight_decay)
+    assert (caution is None) == holds == (kind in ("sgd", "adamw") and weight_decay > 0)
+    assert holds or ("weight_decay > 0" in caution and "\n" not in caution)
+    assert Backprop().caution("adam", 0.9, 0.0) is None
+
+
 def test_kolen_pollack_without_decay_keeps_its_gap():
     net = mlp.build((1, 8, 8), (10,), width=12)
     rule = attached(KolenPollack(), net)
