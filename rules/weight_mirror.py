@@ -5,7 +5,9 @@
 
 Between batches every synapse is driven by noise of its own; correlating what went in with what came out
 makes its feedback weights the forward weights, without ever reading them. The running average keeps
-the norm of B; noise is fresh for every synapse, since noise that travelled up would not be white.
+the norm of B; noise is fresh for every synapse, since noise that travelled up would not be white. Eq. 7 correlates
+what the neurons answer, f(W x + b), whose expectation is W only up to a factor f′ per neuron; here y is the synapses'
+own current W x, without f and b, so that B tends to W itself.
 
 No weight transport; a second, mirror phase per batch. The error returns in a pass of its own.
 """
