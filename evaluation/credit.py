@@ -25,22 +25,29 @@ class Credit(Benchmark):
     """Cosine, angle and norm ratio to backprop per stage; and whether the rule is backprop by another name."""
 
     name = "credit"
+    version = 2
     pillar = "credit"
     headline = "hidden_cosine"
     reference = "Lillicrap et al. 2016, Nat. Commun. 7:13276"
 
     def measure(self, observer: Observer) -> list[Score]:
-        """Return the comparison per stage at ``initial`` and ``final`` weights, and two summaries of the final one."""
+        """Return the comparison per stage at ``initial`` and ``final`` weights, and two summaries.
+
+        ``hidden_cosine`` is of the final weights; ``bp_equivalent`` asks for both moments: where the output error has
+        vanished other rules become backprop, which says nothing about how they got there.
+        """
         if not isinstance(observer, TrainedObserver):
             return [not_available("hidden_cosine", "a null observer does not learn")]
         x, target = observer.probe()
-        scores, final = [], {}
+        scores, final, equivalent = [], {}, True
         moments = {
             "initial": (observer.initial, observer.initial_rule),
             "final": (observer.net, observer.rule),
         }
         for moment, (net, rule) in moments.items():
             final = compare(net, rule, observer.objective, x, target)
+            parallel = len(final) == len(net.stages) and min(c for c, _ in final.values()) > BP_EQUIVALENT
+            equivalent = equivalent and parallel
             for stage in net.stages:
                 if stage not in final:
                     why = "the rule does not train this stage, or a gradient vanished or is not finite"
@@ -56,7 +63,6 @@ class Credit(Benchmark):
         hidden = [final[s][0] for s in observer.net.hidden if s in final]
         if not hidden:
             return [*scores, not_available("hidden_cosine", "no hidden stage is trained")]
-        equivalent = len(final) == len(observer.net.stages) and min(c for c, _ in final.values()) > BP_EQUIVALENT
         return [
             *scores,
             Score("hidden_cosine", sum(hidden) / len(hidden), higher_is_better=None, n_stimuli=len(x)),

@@ -1,6 +1,7 @@
 """Did-it-learn, credit, cost, accuracy: each on networks whose answer is known beforehand."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -84,6 +85,21 @@ def test_credit_sees_through_scale_and_sign():
     assert pick(scores, "angle", "conv1", "final").raw == pytest.approx(180, abs=0.1)
     assert pick(scores, "norm_ratio", "conv1", "final").raw == pytest.approx(0.5, abs=1e-6)
     assert pick(scores, "bp_equivalent").raw == 0
+
+
+def test_parallel_to_backprop_at_the_end_alone_is_not_backprop_by_another_name():
+    """Feedback alignment that has aligned (B = W) at the final weights, or only at the initial ones; and at both."""
+    tied, free = FeedbackAlignment(), FeedbackAlignment()
+    net = cnn.build((1, 8, 8), (10,), width=4, hidden=12)
+    for rule in (tied, free):
+        rule.attach(net)
+    tied.tie_feedback(net)
+    for final, initial, equivalent in ((tied, free, 0), (free, tied, 0), (tied, tied, 1), (free, free, 0)):
+        seen = dataclasses.replace(observer(final, net), initial_rule=initial)
+        scores = Credit().measure(seen)
+        assert pick(scores, "bp_equivalent").raw == equivalent
+        aligned = min(pick(scores, "cosine", s, "final").raw for s in net.stages) > 0.999
+        assert aligned == (final is tied)
 
 
 def test_credit_of_random_feedback_is_orthogonal_below_and_exact_at_the_readout():
