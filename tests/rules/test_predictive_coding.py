@@ -211,6 +211,10 @@ def test_states_and_errors_relax_to_the_same_equilibrium(small):
         assert relative(errors.grads[name], grad) < 1e-5, name
     for stage, signal in strict.signals.items():
         assert relative(errors.signals[stage], signal) < 1e-5, stage
+    *_, (of_states, _) = PredictiveCoding(steps=4000, step_size=0.1).trajectory(net, x, target, CE)
+    *_, (of_errors, _) = ErrorPredictiveCoding(steps=3000, step_size=0.05).trajectory(net, x, target, CE)
+    assert ((of_states - of_errors).abs() <= 1e-5 * of_states).all()
+    assert (of_states < CE.losses(net(x), target)).all()
 
 
 def test_the_zil_schedule_is_backprop(build):
@@ -225,6 +229,20 @@ def test_the_zil_schedule_is_backprop(build):
     for step, stage in enumerate(reversed(net.hidden), 1):
         arrived = start.states[top - step] - trajectory[step][top - step]
         assert relative(arrived, reference.signals[stage]) < 1e-10, stage
+        # The weights learn at that very step, from the input that is still the feed-forward one.
+        assert torch.equal(trajectory[step][top - step - 1], start.states[top - step - 1])
+        names = net.parameters_of(stage)
+        prediction = net.stages[stage](start.states[top - step - 1])
+        updates = torch.autograd.grad(prediction, list(names.values()), arrived / len(x))
+        for name, update in zip(names, updates, strict=True):
+            assert relative(update, reference.grads[name]) < 1e-10, name
+    readout = PredictiveCoding(steps=0).learn(net, x, target, CE)  # its error is there from the start
+    for name in net.parameters_of(net.readout):
+        assert relative(readout.grads[name], reference.grads[name]) < 1e-10, name
+    # The lowest stage is reached last: there a whole run of inference is the schedule.
+    whole = PredictiveCoding(steps=len(net.hidden), step_size=1.0).learn(net, x, target, CE)
+    for name in net.parameters_of(net.hidden[0]):
+        assert relative(whole.grads[name], reference.grads[name]) < 1e-10, name
 
 
 def test_at_equilibrium_it_is_measurably_not_backprop_and_becomes_it_as_the_error_vanishes():
