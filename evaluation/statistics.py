@@ -89,6 +89,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def smallest_p(pairs: int, comparisons: int) -> float:
+    """Return the smallest p that sign-flip tests with Holm's correction can give, whatever the data.
+
+    Of 2ⁿ assignments of signs two are as extreme as n differences of one sign; Holm multiplies the smallest of m p
+    values by m, and gives none of the others a smaller one.
+
+    Args:
+        pairs: n, paired differences per test.
+        comparisons: m, tests.
+    """
+    return min(1.0, comparisons * 2.0 / 2.0**pairs)
+
+
 def ranks(values: Sequence[float]) -> Array:
     """Return average ranks, starting at 1."""
     sample = np.asarray(values, dtype=np.float64)

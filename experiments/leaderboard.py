@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
 from experiments import brain_board
 from experiments.study import CONTROLS, SPIKING_CONTROL
+from experiments.tuned import searched_elsewhere
 from training.catalogue import MODELS, RULES, TASKS, Catalogue
 from training.config import TRAINING_FIELDS, RunConfig, canonical_json
 from training.directory import run_directories
@@ -91,6 +92,7 @@ class Row:
         brain: The numbers of the brain pillar.
         above_readout: Accuracy minus that of the readout on frozen random features, paired by seed.
         trials: Trials of the random search that chose its hyper-parameters; 0 where nobody searched.
+        searched: On what they were searched, in words, where that is not this task and model.
         contrasts: Kanizsa contrast against every control condition.
         probabilities: Probability of the polygon in every Kanizsa condition.
         cosines: Cosine to backprop of every stage at the final weights.
@@ -111,6 +113,7 @@ class Row:
     p_value: float | None = None
     above_readout: Estimate = Estimate()
     trials: int = 0
+    searched: str = ""
     brain: dict[str, Estimate] = field(default_factory=dict)
 
     @property
@@ -127,8 +130,10 @@ class Row:
             return "unsure (no readout_only beside it)"
         if gain.value <= 0:
             return "no (not above readout_only)"
-        sure = len(gain.per_seed) >= FEWEST_SEEDS and gain.low is not None and gain.low > 0
-        return "yes" if sure else f"unsure (fewer than {FEWEST_SEEDS} seeds, or overlapping)"
+        if len(gain.per_seed) < FEWEST_SEEDS:
+            return f"unsure ({len(gain.per_seed)} of {FEWEST_SEEDS} seeds that the gate needs)"
+        apart = gain.low is not None and gain.low > 0
+        return "yes" if apart else "unsure (the interval of its gain over readout_only contains 0)"
 
 
 def read_rows(root: Path, problems: list[str] | None = None) -> list[Row]:
@@ -289,11 +294,13 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
             dict.fromkeys(s[where] for r in group for s in r.scores if (s["benchmark"], s["metric"]) == (bench, metric))
         )
 
+    task = label(first.task, short(TASKS, first.task, first.task_params))
     return Row(
         rule=label(first.rule_name, short(RULES, first.rule, first.rule_params) | other),
         model=model,
-        task=label(first.task, short(TASKS, first.task, first.task_params)) + share,
+        task=task + share,
         trials=first.trials,
+        searched=searched_elsewhere(first, task, model),
         kind=group[0].kind,
         seeds=sorted(r.config.seed for r in group),
         states=dict(Counter(r.state for r in group)),

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import brain_board
+from evaluation.statistics import smallest_p
+from experiments import brain_board, credit_board
 from experiments.leaderboard import Estimate, Row
 from training.directory import write_whole
 from training.errors import unknown
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+ALPHA = 0.05
 UNSTABLE = 0.01  # share of images on which inference may be unstable without a mark
 WIDTH = 150  # columns of a table that is not printed to a terminal
 SORTS = ("accuracy", "kanizsa", "hidden_cosine", "flops_ratio", "rule")
@@ -25,7 +27,7 @@ FOOTNOTES = (
     "Interquartile mean over seeds [bootstrap 95 % interval]; Δ is paired by seed, p exact sign-flip, Holm-corrected.",
     "Kanizsa index: probability of the polygon minus that of the strongest of six controls; 0 = not fooled. "
     "n/a = cannot be judged.",
-    "cos to BP: mean over hidden stages of the cosine between the rule's update and backprop's; "
+    "cos to BP: mean over hidden stages of the cosine between the rule's update and backprop's (by stage: below); "
     "FLOPs and time of one step are relative to backprop's.",
     "trials: of the random search on validation data that chose the rule's hyper-parameters; – = nobody searched.",
 )
@@ -55,7 +57,7 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     e = row.estimates
     done = row.states.get("done", 0)
     seeds = str(done) if done == len(row.seeds) else f"{done}/{len(row.seeds)}"
-    trials = str(row.trials or "–")
+    trials = str(row.trials or "–") + notes.mark(row.searched)
     if e["accuracy"].value is None and not done and row.reasons:
         return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6, trials)
     kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
@@ -103,6 +105,15 @@ def settings(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
+def power(rows: Sequence[Row]) -> list[str]:
+    """Return a line where no p of a setting could have come out below .05, whatever the data."""
+    tested = [len(r.difference.per_seed) for r in rows if r.p_value is not None]
+    if not tested or (least := smallest_p(max(tested), len(tested))) <= ALPHA:
+        return []
+    plural = "s" if len(tested) > 1 else ""
+    return [f"with {max(tested)} seeds and {len(tested)} comparison{plural} no p can be below {least:.2g}"]
+
+
 def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
     """Print the board to the terminal.
 
@@ -129,24 +140,34 @@ def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
             table.add_row(*(Text(c) for c in cells(row, notes)))
         console.print(table)
         failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
-        for line in [*notes.lines(), *failures]:
+        for line in [*notes.lines(), *power(members), *failures]:
             console.print(Text(f"  {line}", style="dim"))
+        header, lines = credit_board.table(members)
+        _print_below(console, header, lines, [credit_board.NOTE])
         header, lines, below = brain_board.table(members, (own := Notes()).mark)
-        if lines:
-            brain = Table(pad_edge=False)
-            for i, name in enumerate(header):
-                brain.add_column(name, justify="right" if i else "left")
-            for cells_ in lines:
-                brain.add_row(*(Text(c) for c in cells_))
-            console.print(brain)
-            for line in [*own.lines(), *below]:
-                console.print(Text(f"  {line}", style="dim"))
+        _print_below(console, header, lines, [*own.lines(), *below])
     for note in FOOTNOTES if rows else ():
         console.print(Text(note, style="dim"))
     if svg:
         picture = console.export_svg(title="plasticbench leaderboard")
         # The picture must not fetch a font from anywhere; any monospaced one will do.
         write_whole(svg, re.sub(r"@font-face\s*\{.*?\}", "", picture, flags=re.DOTALL))
+
+
+def _print_below(console: Any, header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
+    """Print a table below the main one, with its notes; nothing where it is empty."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if lines:
+        below = Table(pad_edge=False)
+        for i, name in enumerate(header):
+            below.add_column(name, justify="right" if i else "left")
+        for cells_ in lines:
+            below.add_row(*(Text(c) for c in cells_))
+        console.print(below)
+        for line in notes:
+            console.print(Text(f"  {line}", style="dim"))
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -157,12 +178,19 @@ def markdown(rows: Sequence[Row]) -> str:
         notes = Notes()
         lines += [_line(cells(row, notes)) for row in members]
         failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
-        lines += ["", *(f"{line}  " for line in [*notes.lines(), *failures]), ""]
+        lines += ["", *(f"{line}  " for line in [*notes.lines(), *power(members), *failures]), ""]
+        header, table_ = credit_board.table(members)
+        lines += _markdown_below(header, table_, [credit_board.NOTE])
         header, table_, below = brain_board.table(members, (own := Notes()).mark)
-        if table_:
-            lines += [_line(header), _line(["---"] * len(header)), *map(_line, table_), ""]
-            lines += [*(f"{line}  " for line in [*own.lines(), *below]), ""]
+        lines += _markdown_below(header, table_, [*own.lines(), *below])
     return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
+
+
+def _markdown_below(header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    whole = [_line(header), _line(["---"] * len(header)), *map(_line, lines), ""]
+    return [*whole, *(f"{note}  " for note in notes), ""]
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -199,6 +227,7 @@ def _flat(row: Row) -> dict[str, Any]:
     record: dict[str, Any] = {
         "rule": row.rule, "kind": row.kind, "model": row.model, "task": row.task, "seeds": len(row.seeds),
         "done": row.states.get("done", 0), "learned": row.learned, "p_value": row.p_value, "trials": row.trials,
+        "searched": row.searched,
         "reasons": "; ".join(row.reasons),
     }  # fmt: skip
     estimates = {

@@ -6,6 +6,7 @@ rate found under other conditions says nothing. The board shows its trials, or â
 """
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,13 +126,39 @@ def tuned_config(values: Mapping[str, Any], explicit: Mapping[str, Any], entries
     options = entry.options | dict(values.get("rule_params", {}))
     changed: dict[str, Any] = {"rule_params": options} | ({} if "lr" in explicit else {"lr": entry.lr})
     config = run_config(dict(values) | changed, where)
-    in_force = config.lr == entry.lr and all(config.rule_params[n] == v for n, v in entry.options.items())
-    return dataclasses.replace(config, trials=entry.trials) if in_force else config
+    return dataclasses.replace(config, trials=entry.trials) if _in_force(entry, config) else config
 
 
 def optimizer_of(config: RunConfig) -> str:
     """Return the optimiser that trains a run: the one that its rule insists on, or its own."""
     return str(getattr(RULES.load(config.rule), "optimizer", None) or config.optimizer)
+
+
+def searched_elsewhere(config: RunConfig, task: str, model: str) -> str:
+    """Return on what the values of a tuned run were searched, where that is not what it is trained on.
+
+    Args:
+        config: Of the run.
+        task: Its task with its options.
+        model: Its model with its options.
+    """
+    if not config.trials:
+        return ""
+    entry = _shipped().get(config.model, {}).get(config.rule)
+    if entry is None or entry.trials != config.trials or not _in_force(entry, config):
+        return "its hyper-parameters come from a search that is not in the shipped tuned.yaml"
+    if (entry.task, entry.model, entry.epochs) == (task, model, config.epochs):
+        return ""
+    return f"its hyper-parameters were searched on {entry.task} Ã— {entry.model}, {entry.epochs} epochs"
+
+
+@functools.cache
+def _shipped() -> Entries:
+    return read_tuned(TUNED)
+
+
+def _in_force(entry: Entry, config: RunConfig) -> bool:
+    return config.lr == entry.lr and all(config.rule_params.get(n) == v for n, v in entry.options.items())
 
 
 def listing() -> list[str]:

@@ -200,8 +200,45 @@ def test_two_seeds_are_not_enough_to_say_that_a_rule_learned(tmp_path):
         write(tmp_path, "backprop", seed, [("accuracy", "accuracy", 0.9), ("learned", "hidden_change", 0.2)])
     write(tmp_path, "feedback_alignment", 0, [("accuracy", "accuracy", 0.9)])
     rows = by_rule(tmp_path)
-    assert rows["backprop"].learned.startswith("unsure")
+    assert rows["backprop"].learned == "unsure (2 of 3 seeds that the gate needs)"
     assert rows["feedback_alignment"].learned == "n/a (not measured)"
+
+
+def test_enough_seeds_that_overlap_with_the_readout_are_unsure_for_that_reason(tmp_path):
+    for seed, gain in enumerate((0.2, -0.15, 0.1)):
+        write(tmp_path, "readout_only", seed, [("accuracy", "accuracy", 0.5)])
+        write(tmp_path, "backprop", seed, [("accuracy", "accuracy", 0.5 + gain), ("learned", "hidden_change", 0.2)])
+    assert by_rule(tmp_path)["backprop"].learned == "unsure (the interval of its gain over readout_only contains 0)"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "rules", "least"), [(5, 1, 2 / 32), (5, 3, 6 / 32), (8, 3, 6 / 256), (3, 5, 1.0), (1, 2, None)]
+)
+def test_a_setting_says_below_which_p_it_cannot_get(tmp_path, seeds, rules, least):
+    """Every rule below backprop at every seed: the most extreme data there are, and the p that the board gives them."""
+    names = ["feedback_alignment", "kolen_pollack", "sign_symmetry", "weight_mirror", "predictive_coding"][:rules]
+    for seed in range(seeds):
+        write(tmp_path, "backprop", seed, [("accuracy", "accuracy", 0.9)])
+        for i, rule in enumerate(names):
+            write(tmp_path, rule, seed, [("accuracy", "accuracy", 0.5 + 0.01 * i + 0.001 * seed)])
+    rows = read_rows(tmp_path)
+    found = [r.p_value for r in rows if r.p_value is not None]
+    assert found == pytest.approx([least] * rules if least else [])
+    line = f"no p can be below {least:.2g}" if least else "no p can be"
+    assert (line in render.markdown(rows)) == (least is not None and least > 0.05)
+
+
+def test_cosines_stand_below_the_board_stage_by_stage_for_rules_alone(board, capsys):
+    write(board, "kolen_pollack", 0, [
+        ("accuracy", "accuracy", 0.8), ("credit", "hidden_cosine", 0.5), ("credit", "cosine", 0.93, "conv1", "final"),
+        ("credit", "cosine", 0.07, "conv2", "final"), ("credit", "cosine", None, "readout", "final", "vanished")])  # fmt: skip
+    text = render.markdown(read_rows(board))
+    assert "| cos to BP | conv1 | conv2 | readout |" in text
+    assert "| kolen_pollack | +0.93 | +0.07 | n/a |" in text
+    assert "| feedback_alignment | +0.40 | n/a | n/a |" in text and "| readout_only | +0.40" not in text
+    assert main(["leaderboard", str(board)]) == 0
+    out = capsys.readouterr().out
+    assert "by stage" in out and "+0.93" in out and "+0.07" in out
 
 
 def test_a_killed_run_says_that_it_is_not_finished_and_a_failed_benchmark_hides_no_accuracy(tmp_path):
@@ -256,7 +293,7 @@ def test_trials_are_shown_and_tuned_rules_are_compared_with_tuned_ones(tmp_path)
     assert rows["feedback_alignment", 0].above_readout.value == pytest.approx(0.6 - 0.3)
     column = render.HEADER.index("trials")
     shown = {key: render.cells(row, render.Notes())[column] for key, row in rows.items()}
-    assert shown["backprop", 10] == "10" and shown["backprop", 0] == "–"
+    assert shown["backprop", 10] == "10¹" and shown["backprop", 0] == "–"  # of a search that is not the shipped one
     flat = list(csv.DictReader(io.StringIO(render.to_csv(list(rows.values())))))
     assert sorted(f["trials"] for f in flat) == ["0"] * 3 + ["10"] * 3
     for row in rows.values():

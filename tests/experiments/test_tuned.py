@@ -65,6 +65,23 @@ def test_tuned_values_win_over_what_is_given_for_all_rules(file):
     assert (other.lr, other.trials) == (0.03, 0) and found["untrained"].trials == 0
 
 
+def test_a_search_on_another_task_width_or_length_is_named_on_the_board(file, monkeypatch):
+    monkeypatch.setattr(tuned, "TUNED", file)
+    tuned._shipped.cache_clear()
+    config = cells(file)["feedback_alignment"]
+    plain = tuned.searched_elsewhere(dataclasses.replace(config, epochs=30), "digits", "mlp")
+    assert plain == ""
+    searched = "its hyper-parameters were searched on digits × mlp, 30 epochs"
+    assert tuned.searched_elsewhere(dataclasses.replace(config, epochs=5), "digits", "mlp") == searched
+    config = dataclasses.replace(config, epochs=30)
+    assert tuned.searched_elsewhere(config, "mnist", "mlp") == searched
+    assert tuned.searched_elsewhere(config, "digits", "mlp(width=8)") == searched
+    other = dataclasses.replace(config, rule_params={"scale": 3.0})
+    assert "not in the shipped" in tuned.searched_elsewhere(other, "digits", "mlp")
+    assert tuned.searched_elsewhere(dataclasses.replace(config, trials=0), "mnist", "mlp") == ""
+    tuned._shipped.cache_clear()
+
+
 def test_without_tuned_nothing_is_looked_up(file):
     assert cells(file, tuned=False) == cells(file, tuned=False, description="x")
     assert {c.trials for c in cells(file, tuned=False).values()} == {0}
