@@ -1,6 +1,6 @@
 """Speed of a training step, side by side: every rule against plain PyTorch in its fastest form.
 
-    python -m experiments.speed [--model cnn] [--shape 3 32 32] [--batch 128] [--repeats 9] [--json] [width=64 …]
+    python -m experiments.speed [--model cnn] [--shape 3 32 32] [--batch 128] [--repeats 9] [--json] [-- width=64 …]
 
 CPU time of one thread, competitors interleaved, median of the repeats (the minimum beside it): wall time
 doubles when a neighbour is busy, CPU time moves by about ±15 %. The denominator is the fastest of
@@ -13,20 +13,21 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from experiments.commands import parse_overrides
 from models.base import StagedNet
 from rules.base import OBJECTIVES, Rule
-from training.catalogue import MODELS, RULES
-from training.config import RunConfig
+from training.catalogue import MODELS, RULES, describe
+from training.config import RunConfig, run_config
+from training.errors import UserError
 from training.module import RuleModule
 from training.run import quiet_lightning
 
@@ -38,7 +39,9 @@ Network = Callable[[], StagedNet]
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    usage = "%(prog)s [option …] [-- key=value …]"  # without the -- an option that takes several values takes them too
+    about = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m experiments.speed", usage=usage, description=about)
     parser.add_argument("--model", default="cnn", choices=("cnn", "mlp", "vgg"))
     parser.add_argument("--shape", type=int, nargs=3, default=(3, 32, 32), metavar=("C", "H", "W"))
     parser.add_argument("--batch", type=int, default=128)
@@ -49,8 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
     x, target = torch.randn(options.batch, *options.shape), torch.randint(0, CLASSES, (options.batch,))
-    given = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.options)}
-    network = functools.partial(build, options.model, tuple(options.shape), given)
+    network = functools.partial(build, options.model, tuple(options.shape))
+    try:
+        network = functools.partial(network, model_options(options.model, options.options))
+        network()
+    except (UserError, TypeError, ValueError) as error:  # a mistake is one line, not a traceback
+        parser.error(describe(error))
     plain = {
         f"plain PyTorch, {order}, {layout}": plain_step(network(), x, target, order, layout)
         for order in ("f then pool", "pool then f")
@@ -77,6 +84,16 @@ def main(arguments: list[str] | None = None) -> None:
             f"{row['step']:<52} {row['ratio']:6.2f} ×  ({row['ratio_of_minima']:.2f} × of minima)  {row['ms']:8.1f} ms"
         )
     print(f"1 × = {fastest}")
+
+
+def model_options(model: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a model from ``key=value`` arguments.
+
+    Raises:
+        UserError: If one is not of that form, or the model has no such option or not of that type.
+    """
+    given = parse_overrides([f"model.{text}" for text in texts], ("model",))
+    return run_config({"rule": "backprop", "model": model, "task": "digits", "seed": 0, **given}, "speed").model_params
 
 
 def build(model: str, in_shape: tuple[int, ...], given: Mapping[str, Any]) -> StagedNet:
