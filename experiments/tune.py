@@ -2,12 +2,16 @@
 
 Trial 0 is the study's configuration as it stands. Every later trial draws the learning rate and each entry of the
 rule's ``search_space``, log-uniform or as the rule says, from a stream of its own: draws depend on the trial and
-the name alone. So trial k has one learning rate for all rules of an optimiser, other rules and more trials change
-nothing, and a rule without a search space gets the same number of trials. What is compared is performance on a share
-of the training set; the test set is not touched. A trial is an ordinary run, and resumes like one.
+the name alone. Learning rates, on which everything depends, are not independent: a few of those may leave most of the
+range untried. Their places in the logarithmic range are u_k = frac(u_0 + k (√5 − 1)/2), of which any few successive
+ones lie apart (Kronecker's sequence with the golden ratio). So trial k has one learning rate for all rules of an
+optimiser, other rules and more trials change nothing, and a rule without a search space gets the same number of
+trials. What is compared is performance on a share of the training set; the test set is not touched. A trial is an
+ordinary run, and resumes like one.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +30,7 @@ from training.errors import UserError
 
 VALIDATION = 0.2  # share of the training set, where the study does not say
 LR = {"adam": (3e-4, 1e-2), "adamw": (3e-4, 1e-2), "sgd": (1e-3, 0.3)}  # log-uniform, by optimiser
+GOLDEN = (math.sqrt(5) - 1) / 2
 HIGHER_IS_BETTER = {"accuracy": True, "mean_squared_error": False}
 COLUMNS = ("rank", "trial", "lr", "hyper-parameters", "validation", "state")
 
@@ -112,12 +117,26 @@ def draw(base: RunConfig, trial: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, sampler in samplers.items():
         try:
-            value = sampler(np.random.default_rng(stream(0, "tune", trial, name)))
+            spread = _Spread(trial) if name == "lr" else None
+            value = sampler(spread or np.random.default_rng(stream(0, "tune", trial, name)))
         except Exception as error:
             raise UserError(f"rule {base.rule_name}: search_space[{name!r}]: {describe(error)}") from error
         value = value.item() if isinstance(value, np.generic) else value
         values[name] = float(f"{value:.3g}") if isinstance(value, float) else value
     return values
+
+
+class _Spread(np.random.Generator):
+    """A generator whose ``random`` is the trial's place in a sequence that spreads over the unit interval."""
+
+    def __init__(self, trial: int) -> None:
+        super().__init__(np.random.PCG64(stream(0, "tune", trial, "lr")))
+        first = np.random.default_rng(stream(0, "tune", "lr")).random()
+        self.place = (first + trial * GOLDEN) % 1.0
+
+    def random(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the place; an array of independent numbers where one is asked for."""
+        return super().random(*args, **kwargs) if args or kwargs else self.place
 
 
 def outcome(search: Search, trial: int, runs: Path) -> Outcome:
