@@ -22,7 +22,9 @@ ROI_COLOURS = ("#30638e", "#00798c", "#edae49", "#d1495b", "#6a4c93")
 def draw_all(
     folder: Path, stem: str, title: str, data: BrainData, rows: Rows, found: Alignment, method: Method
 ) -> list[Path]:
-    """Write every picture that the data allow and return their paths."""
+    """Write every picture that the data allow and return their paths; none of a network without two usable stages."""
+    if not [f for f in shown(rows) if not f.startswith(UNTRAINED) and not f.endswith(SHUFFLED)]:
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     paths = [matrix(folder / f"{stem}_matrix.png", title, rows, found)]
     if not data.card.simulated:  # which is measured after every run, and shows no more than this
@@ -33,7 +35,9 @@ def draw_all(
     from evaluation.brain import cortex
 
     columns = [t for t in data.card.rois if t in found.targets]
-    if cortex.drawable(columns) and not data.card.simulated:  # simulated regions have no place on a cortex
+    if (
+        cortex.drawable(columns) and rows.of("activation") and not data.card.simulated
+    ):  # simulated regions have no place on a cortex
         paths.append(cortex.best_stage(folder / f"{stem}_cortex.png", title, rows, found, columns))
     return paths
 

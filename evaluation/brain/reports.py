@@ -64,20 +64,34 @@ def families(rows: Rows) -> list[str]:
 def best(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> list[Score]:
     """Return per family and target the score at the stage that other images chose, raw and held against others."""
     scores = []
-    for family in families(rows):
-        names = [e.metric for e in rows.entries if e.metric == family or e.metric.startswith(f"{family}_given")]
-        kinds = list(dict.fromkeys(names))
+    for family in rows.families:
         stages = list(rows.of(family))
-        picked = [rows.entries[i] for k in kinds for i in rows.where(k)]
+        if len(stages) < 2:
+            why = f"{len(stages)} of its stages can be compared: there is none to choose"
+            scores += [not_available(f"{family}_best", why, target=t, n_stimuli=num) for t in targets]
+            continue
+        place = {(e.metric, e.stage): i for i, e in enumerate(rows.entries)}
+        kinds = list(dict.fromkeys(m for m, _ in place if m == family or m.startswith(f"{family}_given")))
+        there = np.array([[(k, s) in place for s in stages] for k in kinds])
+        picked = [rows.entries[place[k, s]] for k in kinds for s in stages if (k, s) in place]
         needed = list(dict.fromkeys(n for e in picked for n in (e.row.model, *e.row.given)))
 
-        def of(index: NDArray[np.int64], needed: Sequence[str] = needed, picked: Sequence[Any] = picked) -> Array:
+        def of(
+            index: NDArray[np.int64],
+            needed: Sequence[str] = needed,
+            picked: Sequence[Any] = picked,
+            there: NDArray[np.bool_] = there,
+        ) -> Array:
             i, j = np.triu_indices(len(index), 1)
             models = {n: square(rows.rdms[n])[index[i], index[j]] for n in needed}
             data = {t: square(v)[:, index[i], index[j]] for t, v in targets.items()}
-            return align(models, data, [e.row for e in picked], method=method, resamples=0, ceilings=False).score
+            found = np.full((*there.shape, len(targets)), np.nan)
+            found[there] = align(
+                models, data, [e.row for e in picked], method=method, resamples=0, ceilings=False
+            ).score
+            return found
 
-        chosen = _chosen(of, len(stages), len(kinds), num)
+        chosen = _chosen(of, there, num)
         for k, kind in enumerate(kinds):
             for t, target in enumerate(targets):
                 value = float(np.mean(chosen[:, k, t]))
@@ -90,18 +104,24 @@ def best(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> 
     return scores
 
 
-def _chosen(
-    of: Callable[[NDArray[np.int64]], Array], num_stages: int, num_kinds: int, num: int, splits: int = 6
-) -> Array:
-    """Return scores on one half of the images at the stage whose raw row won on the other, ``(halves, kinds, T)``."""
+def _chosen(of: Callable[[NDArray[np.int64]], Array], there: NDArray[np.bool_], num: int, splits: int = 6) -> Array:
+    """Return scores on one half of the images at the stage whose raw row won on the other, ``(halves, kinds, T)``.
+
+    Args:
+        of: From images to scores ``(kinds, stages, T)``, the raw ones first.
+        there: ``(kinds, stages)``, whether there is such a row: a stage without one cannot be chosen for its kind.
+        num: Number of images.
+        splits: Into halves; each half chooses once.
+    """
     rng = np.random.default_rng(0)
     found = []
     for _ in range(splits):
         order = rng.permutation(num)
-        halves = [of(np.sort(h)).reshape(num_kinds, num_stages, -1) for h in (order[: num // 2], order[num // 2 :])]
+        halves = [of(np.sort(h)) for h in (order[: num // 2], order[num // 2 :])]
         for choosing, scored in (halves, halves[::-1]):
-            stage = np.where(np.isfinite(choosing[0]), choosing[0], -np.inf).argmax(0)
-            found.append(np.take_along_axis(scored, stage[None, None], 1)[:, 0])
+            usable = there[:, :, None] & np.isfinite(choosing[0])
+            stage = np.where(usable, choosing[0], -np.inf).argmax(1)
+            found.append(np.take_along_axis(scored, stage[:, None], 1)[:, 0])
     return np.array(found)
 
 

@@ -115,15 +115,74 @@ def test_the_best_stage_is_chosen_on_other_images(scored):
 
     def noise(index):
         halves.append(set(index.tolist()))
-        return np.random.default_rng(len(halves)).normal(size=(5, 1))
+        return np.random.default_rng(len(halves)).normal(size=(1, 5, 1))
 
-    found = _chosen(noise, 5, 1, 20, splits=400)
+    found = _chosen(noise, np.ones((1, 5), dtype=bool), 20, splits=400)
     assert found.shape == (800, 1, 1) and abs(found.mean()) < 0.15  # the maximum of five is 1.16 on average
     for a, b in zip(halves[::2], halves[1::2], strict=True):
         assert not a & b and a | b == set(range(20))
     true = np.array([0.0, 0.1, 0.9, 0.2, 0.3])  # one stage is best in every half
-    assert np.allclose(_chosen(lambda index: true[:, None], 5, 1, 20), 0.9)
+    assert np.allclose(_chosen(lambda index: true[None, :, None], np.ones((1, 5), dtype=bool), 20), 0.9)
     assert len(by_name(scored, "activation_best")) == 4
+
+
+def test_the_stage_is_chosen_among_those_that_have_the_row():
+    """Given activations, a stage whose activations are silent has no row: the next best takes its place."""
+    from evaluation.brain.reports import _chosen
+
+    raw, left = np.array([0.1, 0.9, 0.5]), np.array([0.2, np.nan, 0.3])
+    there = np.array([[True, True, True], [True, False, True]])
+    found = _chosen(lambda index: np.stack([raw, left])[..., None], there, 20)
+    assert np.allclose(found[:, 0], 0.9) and np.allclose(found[:, 1], 0.3)
+
+
+def silent(*stages, rule=None):
+    """A network of which some stages give zero whatever is shown, as spiking ones do that never reach threshold."""
+    torch.manual_seed(0)
+    net = cnn.build((3, 16, 16), (4,), width=2, hidden=8)
+    observer = observer_of(net, rule or Backprop(), size=16)
+
+    class Silent:
+        def __getattr__(self, name):
+            return getattr(observer, name)
+
+        def activations(self, stimuli):
+            return {n: a * 0 if n in stages else a for n, a in observer.activations(stimuli).items()}
+
+    return Silent()
+
+
+@pytest.mark.parametrize(
+    "stages", [("conv2",), ("conv1", "hidden"), ("conv1", "conv2", "conv3", "hidden"), ("conv1", "conv2", "conv3", "hidden", "readout")]
+)  # fmt: skip
+def test_silent_stages_are_said_and_fail_nothing(few, stages, tmp_path):
+    """No pattern, no row: with the reason; what can be compared is, and the rest of the run goes on."""
+    bench = OnData()
+    bench.data = few
+    scores = bench.measure(silent(*stages))
+    json.dumps([dataclasses.asdict(s) for s in scores], allow_nan=False)
+    for stage in stages:
+        (score,) = by_name(scores, "activation", stage=stage)
+        assert score.raw is None and "no pattern" in score.reason
+        assert not by_name(scores, "signal_label_given_activation", stage=stage)
+    left = {s.stage for s in by_name(scores, "activation") if s.raw is not None}
+    assert left == {"conv1", "conv2", "conv3", "hidden", "readout"} - set(stages)
+    for s in by_name(scores, "activation_best"):
+        assert (s.raw is not None) == (len(left) > 1) and (s.raw is not None or "none to choose" in s.reason)
+    assert all(s.raw is not None for s in by_name(scores, "signal_label_best"))  # signals go on
+    paths = bench.draw(tmp_path, {"silent": None})
+    assert {p.name for p in paths} >= {"brain_on_data_matrix.png"} and all(p.exists() for p in paths)
+
+
+def test_nothing_is_drawn_where_nothing_can_be_compared(few, tmp_path):
+    """All stages silent and a rule that does not learn: no row is left but those of the controls."""
+    bench = OnData()
+    bench.data = few
+    scores = bench.measure(silent("conv1", "conv2", "conv3", "hidden", "readout", rule=Untrained()))
+    assert not [s for s in by_name(scores, "activation") if s.raw is not None]
+    assert all("none to choose" in s.reason for s in by_name(scores, "activation_best"))
+    assert by_name(scores, "control_pixels")
+    assert bench.draw(tmp_path, {"x": None}) == [] and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("rule, stages", [(Untrained, 0), (ReadoutOnly, 1)])
