@@ -58,7 +58,7 @@ def test_it_is_measured_once_the_data_are_there(run, tmp_path, data_folder, caps
     capsys.readouterr()
     main(["leaderboard", str(run)])
     board = capsys.readouterr().out
-    assert "(sim.)" in board and "label animacy +0.255" in board and "→" in board and "SIMULATED" in board
+    assert "signal: space (sim.)" in board and "label animacy +0.255" in board and "→" in board and "SIMULATED" in board
     main(["leaderboard", str(run), "--markdown"])
     assert "| brain | IT: activation → left |" in capsys.readouterr().out
     main(["leaderboard", str(run), "--csv"])
