@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from evaluation.base import Benchmark, Observer, Score, not_available
 from evaluation.brain import reports
-from evaluation.brain.data import BrainData, DataMissing
+from evaluation.brain.data import BrainData, DataMissing, problems
 from evaluation.brain.features import NotInEvaluationMode, Spec, precise
 from evaluation.brain.inference import RESAMPLES, Alignment, align
 from evaluation.brain.models import Rows, collect
@@ -45,6 +45,7 @@ class BrainBenchmark(Benchmark):
         banded: With ``encoding``, also fit signals beyond activations and categories (slow).
     """
 
+    version = 2
     pillar = "brain"
     headline = "activation_spatial"
     losses: ClassVar[tuple[str, ...]] = ("pseudo_label", "entropy", "label", "instance", "reconstruction")
@@ -94,6 +95,8 @@ class BrainBenchmark(Benchmark):
             data = self.load(self.source)
         except DataMissing as reason:
             return [not_available(n, str(reason)) for n in ("data", self.headline)]
+        if wrong := problems(data):
+            return [not_available(self.headline, f"the brain data are broken: {'; '.join(wrong[:3])}")]
         exact = precise(observer)
         try:
             rows = collect(exact, data, self.losses, self.spec)

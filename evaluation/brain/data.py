@@ -16,6 +16,7 @@ from torch import Tensor
 
 from evaluation.brain.rdm import Array, rdm, square
 
+FEWEST_CHANNELS = 3  # two give correlations of ±1 only
 MODALITIES = ("fmri", "meg", "eeg", "ieeg", "electrophysiology", "behaviour", "mixed")
 
 
@@ -166,11 +167,20 @@ def problems(data: BrainData) -> list[str]:
                 found.append(f"responses of {name}, subject {k}: {r.shape} instead of ({num}, channels)")
             elif not np.isfinite(r).all():
                 found.append(f"responses of {name}, subject {k}: not finite")
-            elif r.shape[1] < 2 and name not in data.rdms:
-                found.append(f"responses of {name}, subject {k}: one channel has no pattern; give at least 2")
+            elif name not in data.rdms:  # RDMs follow from responses
+                found += _patternless(f"responses of {name}, subject {k}", r)
     if data.movie is not None:
         found += _movie_problems(data.movie, data.times, pairs)
     return found
+
+
+def _patternless(what: str, responses: Array) -> list[str]:
+    """Return why no RDM of 1 − correlation follows from responses ``(N, V)``."""
+    if responses.shape[1] < FEWEST_CHANNELS:
+        return [f"{what}: {responses.shape[1]} channels; correlation between patterns needs at least {FEWEST_CHANNELS}"]
+    if flat := int((np.ptp(responses, 1) == 0).sum()):
+        return [f"{what}: {flat} images have the same response in every channel: no pattern; leave them out"]
+    return _unusable(f"RDM from {what}", rdm(responses)[None])
 
 
 def _movie_problems(movie: Array, times: Array | None, pairs: int) -> list[str]:

@@ -24,7 +24,7 @@ from evaluation.brain.features import (
 )  # fmt: skip
 from evaluation.brain.inference import Alignment, align, draws, half_width
 from evaluation.brain.losses import probe
-from evaluation.brain.models import Rows
+from evaluation.brain.models import Rows, useless
 from evaluation.brain.rdm import Array, Method, compare, square
 
 LATENCY_RESAMPLES = 200
@@ -94,12 +94,13 @@ def best(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> 
         chosen = _chosen(of, there, num)
         for k, kind in enumerate(kinds):
             for t, target in enumerate(targets):
-                value = float(np.mean(chosen[:, k, t]))
+                values = chosen[:, k, t]
+                lost = int((~np.isfinite(values)).sum())
                 where: dict[str, Any] = {"target": target, "n_stimuli": num}
                 scores.append(
-                    Score(f"{kind}_best", value, **where)
-                    if math.isfinite(value)
-                    else not_available(f"{kind}_best", "nothing is left of it", **where)
+                    not_available(f"{kind}_best", f"nothing is left of it in {lost} of {len(values)} halves", **where)
+                    if lost
+                    else Score(f"{kind}_best", float(values.mean()), **where)
                 )
     return scores
 
@@ -207,6 +208,9 @@ def resolutions(
             scores.append(not_available(metric, " ".join(str(error).split())[:150]))
             continue
         for stage, vector in found.items():
+            if why := useless(vector):
+                scores.append(not_available(metric, why, stage=stage))
+                continue
             for target, people in targets.items():
                 value = float(compare(vector[None], people, method).mean())
                 scores.append(Score(metric, value, stage=stage, target=target, n_stimuli=len(data)))

@@ -185,6 +185,35 @@ def test_nothing_is_drawn_where_nothing_can_be_compared(few, tmp_path):
     assert bench.draw(tmp_path, {"x": None}) == [] and list(tmp_path.iterdir()) == []
 
 
+def test_what_the_categories_determine_is_not_zero(few):
+    """A stage that says nothing but the category, given the categories: n/a, with the reason."""
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
+    label = torch.from_numpy(next(iter(few.labels.values())))
+    seen = {tuple(x.flatten()[:50].tolist()): k for x, k in zip(few.stimuli, label.tolist(), strict=True)}
+
+    class Categories:
+        def __getattr__(self, name):
+            return getattr(observer, name)
+
+        def activations(self, stimuli):
+            which = [seen.get(tuple(x.flatten()[:50].tolist()), 0) for x in stimuli]
+            own = torch.nn.functional.one_hot(torch.tensor(which), int(label.max()) + 1).double()
+            return observer.activations(stimuli) | {"hidden": own}
+
+    scores = examine(few, Categories())
+    found = by_name(scores, "activation_given_label", stage="hidden")
+    assert len(found) == 4 and all(s.raw is None and s.reason == "nothing is left of it" for s in found)
+    assert all(s.raw is not None for s in by_name(scores, "activation", stage="hidden"))
+
+
+def test_broken_data_fail_no_run(few, small):
+    target = next(iter(few.rdms))
+    spoilt = {**few.rdms, target: np.where(np.arange(120) == 7, np.nan, few.rdms[target])}
+    (score,) = examine(dataclasses.replace(few, rdms=spoilt), small)
+    assert score.raw is None and f"RDM of {target}: holds values that are not finite" in score.reason
+
+
 @pytest.mark.parametrize("rule, stages", [(Untrained, 0), (ReadoutOnly, 1)])
 def test_controls_have_the_signals_that_they_have(few, rule, stages):
     torch.manual_seed(0)

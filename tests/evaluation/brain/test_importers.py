@@ -21,6 +21,8 @@ from evaluation.brain.simulation import hrf
 from training.data.base import Source
 
 NAMES = [f"shape{i:02d}" for i in range(12)]
+RESPONSES = np.random.default_rng(3).normal(size=(12, 8))
+FLAT = np.where(np.arange(12)[:, None] == 5, 7.25, RESPONSES)  # image 5: the same at every voxel
 RANDOM = np.random.default_rng(9).random((12, 66))
 
 
@@ -135,7 +137,10 @@ def test_a_movie_is_rsatoolbox_s(whole, tmp_path):
         ({"rdms": {"behaviour": RANDOM[:2], "V9": RANDOM[:2]}}, "V9: not on the card"),
         ({"rdms": {}}, "behaviour: on the card"),
         ({"responses": {}}, "V1: on the card"),
-        ({"responses": {"V1": (np.ones((11, 4)),), "IT": (RANDOM[:12, :1],)}}, r"\(12, channels\).*one channel"),
+        ({"responses": {"V1": (np.ones((11, 4)),), "IT": (RANDOM[:12, :1],)}}, r"\(12, channels\).*1 channels"),
+        ({"responses": {"V1": (RESPONSES[:, :2],), "IT": (RESPONSES,)}}, "V1, subject 0: 2 channels.*at least 3"),
+        ({"responses": {"V1": (RESPONSES,), "IT": (FLAT,)}}, "IT, subject 0: 1 images have the same response"),
+        ({"responses": {"V1": (RESPONSES,), "IT": (RESPONSES[:1].repeat(12, 0),)}}, "RDM from responses of IT.*equally"),
         ({"times": np.array([0.0, 2, 1, 3, 4])}, "times must increase"),
         ({"times": None}, "no times"),
         ({"card": Card("", "psychic", ("V1", "IT"), 3, "", "x", beside=("behaviour",), distances=(1.0,))},
@@ -302,11 +307,11 @@ def test_the_layout_of_things_fmri(tmp_path):
         trials = [("train", 1, "cat_01.jpg", "cat")] + [("test", k, n, "dog") for k in (1, 2) for n in names * 2]
         with (folder / "betas_csv" / f"sub-{s}_StimulusMetadata.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("trial_type", "session", "stimulus", "concept"), *trials])
-        betas = rng.normal(size=(10, len(trials)))
+        betas = rng.normal(size=(15, len(trials)))
         with h5py.File(folder / "betas_csv" / f"sub-{s}_ResponseData.h5", "w") as file:
             file.create_group("ResponseData")["block0_values"] = betas
         with (folder / "betas_csv" / f"sub-{s}_VoxelMetadata.csv").open("w", newline="") as file:
-            rows = [[v, *(int(v % 5 == k) for k in range(5))] for v in range(10)]
+            rows = [[v, *(int(v % 5 == k) for k in range(5))] for v in range(15)]
             csv.writer(file).writerows([["voxel_id", "V1", "V2", "V3", "hV4", "IT"], *rows])
     data = things_fmri.build(Source(tmp_path))
     assert problems(data) == [] and data.card.rois == ("V1", "V2", "V3", "V4", "IT") and len(data) == 6
@@ -314,7 +319,7 @@ def test_the_layout_of_things_fmri(tmp_path):
     z = np.concatenate(
         [(p - p.mean(1, keepdims=True)) / p.std(1, keepdims=True) for p in (test[:, :12], test[:, 12:])], 1
     )
-    expected = np.stack([z[[4, 9]][:, i::6].mean(1) for i in range(6)])
+    expected = np.stack([z[[4, 9, 14]][:, i::6].mean(1) for i in range(6)])
     assert np.allclose(data.responses["IT"][1], expected)
     with pytest.raises(DataMissing, match="figshare"):
         things_fmri.build(Source(tmp_path / "nowhere"))

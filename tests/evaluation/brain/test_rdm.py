@@ -103,8 +103,21 @@ def test_nothing_is_left_of_a_model_given_itself(vectors):
     stack = Stack(np.concatenate([models, data]), "spearman")
     products, power, _ = stack.products(num_first=5)
     zero, one = np.array([0]), np.array([1])
-    assert partial(products, power, zero, zero, np.array([6])) == 0
+    assert np.isnan(partial(products, power, zero, zero, np.array([6]))).all()  # not 0: there is nothing to correlate
     assert np.isnan(partial(products, power, one, zero, zero)).all()
+
+
+def test_a_value_that_is_not_there_is_refused_and_not_ranked(vectors):
+    models, data = vectors
+    spoilt = data.copy()
+    spoilt[1, 5] = np.nan
+    with pytest.raises(ValueError, match="1 of 12 RDMs hold values that are not finite"):
+        compare(models, spoilt)
+    flat = np.random.default_rng(0).normal(size=(12, 6))
+    flat[4] = 0.3
+    assert np.isnan(rdm(flat)).sum() == 11  # every pair with the image that has no pattern
+    with pytest.raises(ValueError, match="not finite"):
+        noise_ceiling(np.stack([rdm(flat), data[0]]))
 
 
 def test_a_partialled_row_resamples_to_the_partial_of_the_resample(vectors):
