@@ -25,7 +25,7 @@ from evaluation.brain.data import BrainData, DataMissing, problems
 from evaluation.brain.features import NotInEvaluationMode, Spec, precise
 from evaluation.brain.inference import RESAMPLES, Alignment, align
 from evaluation.brain.models import Rows, collect
-from evaluation.brain.rdm import Method
+from evaluation.brain.rdm import METHODS, Method
 from training.data.base import Source
 
 
@@ -33,7 +33,7 @@ class BrainBenchmark(Benchmark):
     """A network's stages and learning signals against one brain data set.
 
     Args:
-        resamples: Bootstrap resamples of subjects and images behind every interval.
+        resamples: Bootstrap resamples of subjects and images behind every interval; the class's own by default.
         method: Similarity of RDMs: ``spearman``, ``rho-a`` or ``corr``.
         distance: Of network RDMs: ``correlation`` or ``euclidean``.
         pooling: Of maps: ``none``, ``global`` or ``pyramid``.
@@ -43,6 +43,9 @@ class BrainBenchmark(Benchmark):
         seed: Of the resampling.
         encoding: Whether responses, where there are any, are also encoded voxel by voxel; and BH score and CKA.
         banded: With ``encoding``, also fit signals beyond activations and categories (slow).
+
+    Raises:
+        ValueError: Naming an option that is out of range.
     """
 
     version = 2
@@ -54,7 +57,7 @@ class BrainBenchmark(Benchmark):
     def __init__(
         self,
         *,
-        resamples: int = 0,
+        resamples: int | None = None,
         method: Method = "spearman",
         distance: str = "correlation",
         pooling: str = "none",
@@ -65,10 +68,20 @@ class BrainBenchmark(Benchmark):
         encoding: bool | None = None,
         banded: bool = False,
     ) -> None:
-        self.draws = resamples or type(self).resamples
+        for name, value, least in (("resamples", resamples, 2), ("components", components, 1), ("seed", seed, 0)):
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        for name, switch in (("encoding", encoding), ("banded", banded)):
+            if switch is not None and not isinstance(switch, bool):
+                raise ValueError(f"{name} must be true or false, got {switch!r}")
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+        if scales is not None and not (isinstance(scales, (tuple, list)) and all(map(_is_scale, scales))):
+            raise ValueError(f"scales must be a list of numbers above 0, such as [1.5, 2.0], got {scales!r}")
+        self.draws = type(self).resamples if resamples is None else resamples
         self.method: Method = method
         self.spec = Spec(pooling, reduction, components, distance)  # type: ignore[arg-type]
-        self.scales = type(self).default_scales if scales is None else scales
+        self.scales = type(self).default_scales if scales is None else tuple(scales)
         self.seed, self.banded = seed, banded
         self.encoding = (type(self).encodes if encoding is None else encoding) or banded
         self._last: tuple[BrainData, Rows, Alignment] | None = None
@@ -131,6 +144,10 @@ class BrainBenchmark(Benchmark):
         data, rows, found = self._last
         title = f"{data.card.name}{' (simulated)' if data.card.simulated else ''}: {', '.join(observers)}"
         return pictures.draw_all(folder, f"brain_{self.name}", title, data, rows, found, self.method)
+
+
+def _is_scale(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _simulated(score: Score) -> Score:

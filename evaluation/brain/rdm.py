@@ -13,7 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Distance = Literal["correlation", "euclidean"]
 Method = Literal["spearman", "rho-a", "corr"]
+METHODS: tuple[Method, ...] = get_args(Method)
 LEFT = 1e-9  # share of an RDM's variance below which what is left of it after regression is rounding
 RIDGE = 1e-12
 DIGITS = 1e-12  # differences between dissimilarities, relative to the largest, below which they are equal
@@ -151,8 +152,8 @@ class Stack:
     method: Method = "spearman"
 
     def __post_init__(self) -> None:
-        if self.method not in ("spearman", "rho-a", "corr"):
-            raise ValueError(f"unknown method {self.method!r}; choose spearman, rho-a or corr")
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; choose from {', '.join(METHODS)}")
         num_images(self.vectors.shape[1])
         if not np.isfinite(self.vectors).all():  # which would be ranked as the largest dissimilarity
             bad = int((~np.isfinite(self.vectors)).any(1).sum())
