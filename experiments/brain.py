@@ -250,7 +250,7 @@ def import_command(options: argparse.Namespace) -> int:
 
 
 def _assembled(options: argparse.Namespace) -> Any:
-    from evaluation.brain import importers
+    from evaluation.brain import fmri, importers
     from evaluation.brain.data import BrainData, Card
     from evaluation.brain.images import stimuli_of
 
@@ -270,8 +270,8 @@ def _assembled(options: argparse.Namespace) -> Any:
         masks = {r: f for r, (f, _) in _pairs(options.masks, "--masks").items()}
         if not masks:
             raise UserError("--bids needs --masks ROI=FILE …")
-        scans = importers.bids_scans(options.bids)
-        responses |= importers.glm_responses(scans, masks, names, repetition_time=options.tr)
+        scans = fmri.bids_scans(options.bids)
+        responses |= fmri.glm_responses(scans, masks, names, repetition_time=options.tr)
     movie = times = None
     if options.epochs:
         codes = importers.event_names(options.event_names) if options.event_names else {}

@@ -12,9 +12,10 @@ from scipy.io import savemat
 
 from evaluation.brain import importers
 from evaluation.brain.data import BrainData, Broken, Card, DataMissing, problems
+from evaluation.brain.fmri import bids_scans, glm_responses
 from evaluation.brain.folder import read, write
 from evaluation.brain.images import stimuli_of
-from evaluation.brain.importers import NotReadable, array, bids_scans, glm_responses, rdm_vectors, responses
+from evaluation.brain.importers import NotReadable, array, rdm_vectors, responses
 from evaluation.brain.rdm import rdm, square
 from evaluation.brain.sets import haxby2001, nsd, things_fmri
 from evaluation.brain.simulation import hrf
