@@ -42,7 +42,8 @@ def add_parser(commands: Any, data: Callable[[argparse.ArgumentParser], None], r
     imported.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
     imported.add_argument("--stimuli", type=Path, help="folder of images, or .npy (sRGB)")
     imported.add_argument("--labels", type=Path, help="CSV: column stimulus, further columns labels")
-    imported.add_argument("--rdms", nargs="+", metavar="ROI=FILE[:KEY]", help=".npy, .npz or .mat: RDMs of subjects")
+    imported.add_argument("--rdms", nargs="+", metavar="ROI=FILE[:KEY]",
+        help=".npy, .npz or .mat: RDMs of subjects, the same people in the same order in every file")  # fmt: skip
     imported.add_argument("--responses", nargs="+", metavar="ROI=FILE[:KEY]", help="(subjects, images, channels)")
     imported.add_argument("--bids", type=Path, help="folder with sub-*/func/*_bold.nii.gz and *_events.tsv")
     imported.add_argument("--masks", nargs="+", metavar="ROI=FILE", help="3-D masks; {subject} stands for the subject")
@@ -251,7 +252,7 @@ def import_command(options: argparse.Namespace) -> int:
 
 def _assembled(options: argparse.Namespace) -> Any:
     from evaluation.brain import fmri, importers
-    from evaluation.brain.data import BrainData, Card
+    from evaluation.brain.data import BrainData, Card, same_people
     from evaluation.brain.images import stimuli_of
 
     if options.stimuli is None:
@@ -266,26 +267,28 @@ def _assembled(options: argparse.Namespace) -> Any:
         r: importers.responses(importers.array(f, k), str(f))
         for r, (f, k) in _pairs(options.responses, "--responses").items()
     }
+    people = same_people(rdms | responses)
     if options.bids:
         masks = {r: f for r, (f, _) in _pairs(options.masks, "--masks").items()}
         if not masks:
             raise UserError("--bids needs --masks ROI=FILE …")
         scans = fmri.bids_scans(options.bids)
         responses |= fmri.glm_responses(scans, masks, names, repetition_time=options.tr)
+        people |= dict.fromkeys(masks, tuple(sorted({s.subject for s in scans})))
     movie = times = None
     if options.epochs:
         codes = importers.event_names(options.event_names) if options.event_names else {}
         movie, times = importers.epochs_movie(options.epochs, codes, names, bin_ms=options.bin_ms)
     found = list(dict.fromkeys([*rdms, *responses]))
     rois = options.rois or found
-    people = [*map(len, rdms.values()), *map(len, responses.values()), *([] if movie is None else [len(movie)])]
+    num = [*map(len, rdms.values()), *map(len, responses.values()), *([] if movie is None else [len(movie)])]
     card = Card(
         name=options.name or options.folder.resolve().name,
         modality=options.modality or ("fmri" if options.bids else "meg" if options.epochs else "mixed"),
         rois=tuple(rois),
         beside=tuple(r for r in found if r not in rois),
-        subjects=max(people),
+        subjects=max(num),
         citation=options.citation or "not given",
         licence=options.licence or "not given",
     )
-    return BrainData(card, stimuli, names, labels, rdms, responses, movie, times)
+    return BrainData(card, stimuli, names, labels, rdms, responses, movie, times, people=people)

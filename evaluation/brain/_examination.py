@@ -120,7 +120,7 @@ class BrainBenchmark(Benchmark):
         if targets:
             found = align(
                 rows.rdms, targets, [e.row for e in rows.entries], method=self.method, resamples=self.draws,
-                seed=self.seed,
+                seed=self.seed, people=data.names_of_people,
             )  # fmt: skip
             self._last = data, rows, found
             scores += reports.matrix(rows, found, len(data))

@@ -8,7 +8,7 @@ hierarchy on Gabor energy, not whether it resembles a brain.
 import functools
 
 from evaluation.brain._examination import BrainBenchmark
-from evaluation.brain.data import BrainData, Card
+from evaluation.brain.data import BrainData, Card, same_people
 from evaluation.brain.simulation import AREAS, simulate
 from training.data.base import Source
 
@@ -57,4 +57,5 @@ def _made() -> BrainData:
         movie=made.movie,
         times=made.times,
         explainable=made.explainable(),
+        people=same_people(made.betas),
     )

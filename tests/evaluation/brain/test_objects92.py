@@ -186,3 +186,11 @@ def test_rdm_of_masks_needs_the_correlation_distance(objects):
     masks = silhouettes(resized(objects.stimuli)).flatten(1).numpy()
     euclidean = rdm(masks, "euclidean")
     assert against_mean(euclidean, objects, "EVC") - against_mean(euclidean, objects, "IT") < 0.2
+
+
+def test_early_and_late_regions_are_of_the_same_people(objects):
+    """Cichy et al.'s fifteen; neither those of 2008, nor the judges, nor the monkeys are among them."""
+    people = objects.names_of_people
+    assert people["EVC"] == people["IT"] and len(people["IT"]) == 15
+    others = {p for t in ("human_IT_2008", "monkey_IT", "behaviour") for p in people[t]}
+    assert len(others) == 4 + 1 + 16 and not others & set(people["IT"])

@@ -137,6 +137,43 @@ def test_a_partialled_row_resamples_to_the_partial_of_the_resample(vectors):
     assert found.resampled[2, 7, 0, 0] == pytest.approx(corr[0, 2:].mean(), abs=1e-10)
 
 
+def test_the_same_people_are_drawn_together(vectors):
+    """Two targets with the same data of the same people, listed in another order: no resample tells them apart."""
+    models, data = vectors
+    named = {f"m{i}": m for i, m in enumerate(models)}
+    order = [3, 0, 6, 1, 5, 2, 4]
+    targets = {"a": data, "b": data[order], "c": data}
+    names = [f"s{k}" for k in range(7)]
+    people = {"a": names, "b": [names[k] for k in order]}  # of c nothing is known
+    found = align(named, targets, [Row(n) for n in named], resamples=60, people=people).resampled
+    assert np.abs(found[..., 0] - found[..., 1]).max() < 1e-12
+    assert np.abs(found[1, ..., 0] - found[1, ..., 2]).max() > 0.01  # subjects alone: drawn anew
+    assert np.abs(found[2, ..., 0] - found[2, ..., 2]).max() < 1e-12  # images alone: always the same
+    alone = align(named, {"a": data}, [Row(n) for n in named], resamples=60).resampled
+    assert np.array_equal(alone[..., 0], found[..., 0])
+
+
+def test_a_difference_between_regions_of_the_same_people_is_that_of_paired_draws():
+    """Subjects' own level is common to both regions: its variance cancels in the difference, as theory says.
+
+    Similarity of model and subject s is about a + e_s in both regions, so that Var(difference) over subjects is that
+    of what differs; independent draws would add Var(e_s) / S twice.
+    """
+    rng = np.random.default_rng(0)
+    model = rng.normal(size=66)
+    level = np.linspace(0.2, 3, 8)[:, None]
+    regions = {r: level * model + rng.normal(size=(8, 66)) for r in ("EVC", "IT")}
+    names = {r: [str(k) for k in range(8)] for r in regions}
+    rows = [Row("m")]
+    found = align({"m": model}, regions, rows, method="corr", resamples=3000, people=names)
+    own = np.array([[np.corrcoef(model, v)[0, 1] for v in regions[r]] for r in regions])
+    drawn = found.resampled[1, :, 0]
+    assert (drawn[:, 1] - drawn[:, 0]).var() == pytest.approx((own[1] - own[0]).var() / 8, rel=0.15)
+    apart = align({"m": model}, regions, rows, method="corr", resamples=3000).resampled[1, :, 0]
+    assert (apart[:, 1] - apart[:, 0]).var() == pytest.approx(own.var(1).sum() / 8, rel=0.15)
+    assert own.var(1).sum() > 5 * (own[1] - own[0]).var()
+
+
 def test_the_variance_of_the_dual_bootstrap_is_rsatoolbox_s():
     rng = np.random.default_rng(0)
     evaluations = rng.normal(size=(3, 400, 4)) * np.array([1.4, 1.0, 0.8])[:, None, None]

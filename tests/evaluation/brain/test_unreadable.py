@@ -1,12 +1,14 @@
 """Files that are not what they should be: one message that names the file, never a traceback."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
 
 from evaluation.brain.data import Broken
 from evaluation.brain.fmri import bids_scans, glm_responses, read_events
+from evaluation.brain.folder import read
 from evaluation.brain.images import read_table
 from evaluation.brain.importers import NotReadable, event_names
 from experiments.cli import main
@@ -92,6 +94,84 @@ def test_tables_of_spreadsheets_are_read_and_ragged_ones_named(tmp_path):
         event_names(path)
     path.write_bytes(b"\xef\xbb\xbfonset\tduration\tstimulus\n1\t2\ta\n")
     assert read_events(path) == [{"onset": 1.0, "duration": 2.0, "trial_type": "a"}]
+
+
+def dataset(folder, name, subject="a", *, times=None, roi="V1", images=12):
+    """An rsatoolbox file with random data of one subject."""
+    from rsatoolbox.data import Dataset, TemporalDataset
+
+    rng = np.random.default_rng(len(name))
+    described = {
+        "descriptors": {} if subject is None else {"subject": subject},
+        "obs_descriptors": {"stimulus": NAMES[:images]}, "channel_descriptors": {"roi": [roi] * 6},
+    }  # fmt: skip
+    if times is None:
+        made = Dataset(rng.normal(size=(images, 6)), **described)
+    else:
+        made = TemporalDataset(
+            rng.normal(size=(images, 6, len(times))), time_descriptors={"time": list(times)}, **described
+        )
+    made.save(str(folder / name), file_type="hdf5")
+
+
+def movie(folder, *, times, people):
+    from rsatoolbox.rdm import RDMs
+
+    rng = np.random.default_rng(0)
+    RDMs(
+        rng.random((len(times), 66)), rdm_descriptors={"time": list(times), "subject": list(people)},
+        pattern_descriptors={"stimulus": NAMES},
+    ).save(str(folder / "movie.h5"), file_type="hdf5")  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Brain data of subjects a and b in V1, in the format of users' own data."""
+    root = tmp_path / "brain"
+    root.mkdir()
+    picture_folder(root / "stimuli")
+    card = "name: x\nmodality: fmri\nrois: [V1]\nsubjects: 2\ncitation: me\nlicence: CC0\n"
+    (root / "brain.yaml").write_text(card)
+    for subject in "ab":
+        dataset(root, f"responses_{subject}.h5", subject)
+    return root
+
+
+def test_people_are_known_by_name(folder):
+    """Also where files are in another order, and in another region."""
+    dataset(folder, "responses_0.h5", "b", roi="IT")
+    dataset(folder, "responses_1.h5", "a", roi="IT")
+    card = folder / "brain.yaml"
+    card.write_text(card.read_text().replace("[V1]", "[V1, IT]"))
+    data = read(folder)
+    assert data.people == {"V1": ("a", "b"), "IT": ("a", "b")}
+    alone = np.random.default_rng(len("responses_1.h5")).normal(size=(12, 6))
+    assert np.allclose(data.responses["IT"][0], alone)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: dataset(f, "timecourse_a.h5"), r"timecourse_a.h5: expected a TemporalDataset .*got Dataset \(12, 6\)"),
+        (lambda f: dataset(f, "responses_c.h5", "c", times=[0, 0.1]), r"responses_c.h5: expected a Dataset .*\(12, 6, 2\)"),
+        (lambda f: dataset(f, "responses_c.h5", "a"), r"responses_c.h5: a second file of subject a with V1"),
+        (lambda f: dataset(f, "responses_c.h5", None), r"responses_c.h5: no descriptor 'subject'"),
+        (lambda f: dataset(f, "responses_c.h5", "c"), r"subjects: 2, but there are data of 3"),
+        (lambda f: (f / "responses_b.h5").unlink(), r"subjects: 2, but there are data of 1"),
+        (lambda f: [dataset(f, f"timecourse_{n}.h5", "a", times=[0, 0.1, 0.2]) for n in "xy"],
+         r"timecourse_y.h5: a second time course of subject a"),
+        (lambda f: dataset(f, "timecourse_a.h5", "a", times=[-0.3, -0.2, -0.1]), r"ends at -100 ms, before the stimulus"),
+        (lambda f: movie(f, times=[-0.3, -0.2], people="aa"), r"ends at -200 ms, before the stimulus"),
+        (lambda f: movie(f, times=[0, 0.1, 0.1], people="aaa"), r"movie.h5: two RDMs of subject a at 100 ms"),
+        (lambda f: movie(f, times=["x", "y"], people="aa"), r"movie.h5: time must be a number of seconds"),
+    ],
+)  # fmt: skip
+def test_a_folder_with_wrong_files_is_told(folder, spoil, message, capsys):
+    assert main(["brain", "check", str(folder)]) == 0
+    spoil(folder)
+    assert main(["brain", "check", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err), err
 
 
 def test_the_command_says_it_in_one_line(tmp_path, capsys):
