@@ -267,7 +267,7 @@ def _assembled(options: argparse.Namespace) -> Any:
         r: importers.responses(importers.array(f, k), str(f))
         for r, (f, k) in _pairs(options.responses, "--responses").items()
     }
-    people = same_people(rdms | responses)
+    people = same_people(rdms) | same_people(responses)
     if options.bids:
         masks = {r: f for r, (f, _) in _pairs(options.masks, "--masks").items()}
         if not masks:

@@ -164,9 +164,9 @@ def write(data: BrainData, folder: Path) -> None:
             channel_descriptors=channel,
         )
         _save(dataset, folder / f"responses_{number:02d}.h5")
-    card, num = data.card, num_subjects(data)
-    if card.subjects not in num:  # of a known set, only some are on this machine
-        card = dataclasses.replace(card, subjects=num[0])
+    card, counts = data.card, num_subjects(data)
+    if card.subjects not in counts:  # of a known set, only some are on this machine
+        card = dataclasses.replace(card, subjects=counts[0])
     record = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(card).items()}
     (folder / "brain.yaml").write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
