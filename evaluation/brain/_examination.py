@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from evaluation.base import Benchmark, Observer, Score, not_available
-from evaluation.brain import reports
+from evaluation.brain import encoding_reports, hierarchy_reports, reports
 from evaluation.brain.data import BrainData, DataMissing, problems
 from evaluation.brain.features import NotInEvaluationMode, Spec, precise
 from evaluation.brain.inference import RESAMPLES, Alignment, align
@@ -125,11 +125,11 @@ class BrainBenchmark(Benchmark):
             self._last = data, rows, found
             scores += reports.matrix(rows, found, len(data))
             scores += reports.best(rows, targets, self.method, len(data))
-            scores += reports.space(rows, found, data)
+            scores += hierarchy_reports.space(rows, found, data)
             scores += reports.resolutions(observer, data, targets, self.spec, self.method, self.scales)
-        scores += reports.time(rows, data, self.method)
+        scores += hierarchy_reports.time(rows, data, self.method)
         if self.encoding:
-            scores += reports.encoding(exact, data, self.spec, self.losses, banded=self.banded)
+            scores += encoding_reports.encoding(exact, data, self.spec, self.losses, banded=self.banded)
         scores += [not_available(m, why, stage=s) for (m, s), why in rows.missing.items()]
         if not any(s.metric == self.headline for s in scores):
             scores.append(not_available(self.headline, "it has no such score"))

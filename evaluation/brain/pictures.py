@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.brain import reports
 from evaluation.brain.data import BrainData
 from evaluation.brain.hierarchy import peak_latency
+from evaluation.brain.hierarchy_reports import stage_time
 from evaluation.brain.inference import Alignment
 from evaluation.brain.models import SHUFFLED, UNTRAINED, Rows
 from evaluation.brain.rdm import Array, Method
@@ -190,7 +190,7 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
     """Draw stage × time and the stages' latencies; write the matrices as CSV beside them."""
     assert data.times is not None
     families = [f for f in shown(rows) if not f.startswith(UNTRAINED)]
-    curves = reports.stage_time(rows, data, families, method)
+    curves = stage_time(rows, data, families, method)
     means = {f: np.stack([c.mean(0) for c in v.values()]) for f, v in curves.items()}
     _write_csv(folder / f"{stem}_time.csv", data.times, curves)
     drawing, grid, bar = _placed(
