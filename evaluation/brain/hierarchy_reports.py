@@ -85,7 +85,7 @@ def around(value: float, again: Array, subjects: int, num: int) -> tuple[float, 
         subjects: S.
         num: N.
     """
-    defined = np.isfinite(again).all(0)
+    defined = np.asarray(np.isfinite(again).all(0))
     half = half_width(again[:, defined], subjects, num).item() if defined.sum() > FEWEST_DEFINED else math.nan
     low, high = np.clip([value - half, value + half], -1.0, 1.0).tolist()
     return low, high, _undefined(defined)
