@@ -10,7 +10,8 @@
     untrained_…                             the same network before training, under the same rule
     control_…                               pixels, luminance, Gabor energy, silhouettes, categories, output errors
 
-A signal is named by its loss (losses.py). `signal_label` is shaped like the categories whatever was learned:
+A signal is named by its loss (losses.py); what a local rule learns whatever the loss is `signal_unsupervised`.
+`signal_label` is shaped like the categories whatever was learned:
 read it given the categories.
 """
 

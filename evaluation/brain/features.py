@@ -1,7 +1,8 @@
 """What is compared with the brain: each stage's activations and learning signals, in batches, in true evaluation mode.
 
 Networks are observed in float64, so that numbers do not depend on the batch size; that the signals of confident
-networks do not vanish is the losses' doing (losses.py). Memory stays bounded: what does not fit is compared block by block.
+networks do not vanish is the losses' doing (losses.py). Memory stays bounded: what does not fit is compared block by
+block.
 
 Shapes: ``N`` images, ``U`` units of a stage, ``K`` components.
 """

@@ -42,7 +42,7 @@ def log_softmax(z: Tensor) -> Tensor:
 
 
 def residual(z: Tensor, target: Tensor) -> Tensor:
-    """Return ``p − onehot(target)``; at the target as ``−Σ_{j≠y} p_j``, since ``p_y − 1`` is rounding where p_y is 1."""
+    """Return ``p − onehot(target)``; at the target as ``−Σ_{j≠y} p_j``: ``p_y − 1`` is rounding where p_y is 1."""
     p = log_softmax(z).exp().scatter(1, target[:, None], 0.0)
     return p.scatter(1, target[:, None], -p.sum(1, keepdim=True))
 

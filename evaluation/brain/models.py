@@ -9,6 +9,7 @@ from evaluation.base import Observer, TrainedObserver
 from evaluation.brain.controls import LOW_LEVEL, control_rdms
 from evaluation.brain.data import BrainData
 from evaluation.brain.features import (
+    Source,
     Spec,
     activations_of,
     assert_evaluation_mode,
@@ -19,11 +20,13 @@ from evaluation.brain.features import (
 )  # fmt: skip
 from evaluation.brain.inference import Row
 from evaluation.brain.losses import outputs, probe
-from evaluation.brain.rdm import Array, rdm, settled
+from evaluation.brain.rdm import Array, num_images, rdm, settled
 
 SHUFFLED = "shuffled_label"  # a loss that is a control
 UNTRAINED = "untrained_"  # prefix of what the same network gives before training
 UNTRAINED_LOSSES = ("pseudo_label", "label")
+UNSUPERVISED = "signal_unsupervised"  # what a rule learns whatever the loss
+SEEN = 8  # images whose signals are compared between losses
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Rows:
 
     Attributes:
         stages: Names of the network's stages, in order.
-        families: What has stages: ``activation``, ``signal_<loss>``, and ``untrained_`` before either.
+        families: What has stages: ``activation``, ``signal_<loss>``, ``signal_unsupervised``; with ``untrained_``
+            before it, the same of the network before training.
         rdms: Name (``family/stage``, or a control's) → RDM ``(P,)``.
         controls: Names of the rows without stages.
         missing: (metric, stage) → why there is none.
@@ -61,14 +65,14 @@ class Rows:
     missing: dict[tuple[str, str], str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
-    def add(self, family: str, found: Mapping[str, Array]) -> None:
-        """Add one family's RDMs, ``{stage: (P,)}``."""
+    def add(self, family: str, found: Mapping[str, Array], left_out: Mapping[str, str] | None = None) -> None:
+        """Add one family's RDMs, ``{stage: (P,)}``, but for stages left out for a reason, ``{stage: reason}``."""
         if not found:
             self.missing[family, ""] = "the rule gives no learning signal"
             return
         self.families.append(family)
         for stage, vector in found.items():
-            if why := useless(vector):
+            if why := (left_out or {}).get(stage) or useless(vector):
                 self.missing[family, stage] = why
             else:
                 self.rdms[f"{family}/{stage}"] = vector
@@ -140,7 +144,13 @@ def _activations(observer: Observer, data: BrainData, spec: Spec) -> dict[str, A
 
 
 def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec, prefix: str) -> None:
-    """Add the learning signals of some losses, and for each the output's error alone."""
+    """Add the learning signals of some losses, and for each the output's error alone.
+
+    Local rules change some stages whatever the loss. Their signals there are no loss's: they make a family of
+    their own, ``signal_unsupervised``.
+    """
+    found: dict[str, dict[str, Array]] = {}
+    sources: dict[str, Source] = {}
     for loss in losses:
         family = f"{prefix}signal_{loss}"
         try:
@@ -152,12 +162,30 @@ def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str,
         if not source(np.arange(1)):
             rows.missing[family, ""] = "the rule gives no learning signal"
             continue
-        reducer = reducer_for(observer, spec, signals=True)
-        rows.add(family, stage_rdms(source, len(data), reducer))
+        found[loss] = stage_rdms(source, len(data), reducer_for(observer, spec, signals=True))
+        sources[loss] = source
         if not prefix:
             output = outputs(observer, data.stimuli)
             error = ready.objective.error(output, ready.target.to(output.device))
             rows.control(f"output_error_{loss}", settled(rdm(error.flatten(1).cpu().double().numpy(), spec.distance)))
+    free = _whatever_the_loss(found, sources)
+    for loss, own in found.items():
+        rows.add(f"{prefix}signal_{loss}", own, dict.fromkeys(free, f"does not depend on the loss; see {UNSUPERVISED}"))
+    if free:
+        own = next(iter(found.values()))
+        rows.add(f"{prefix}{UNSUPERVISED}", {s: own[s] for s in free})
+
+
+def _whatever_the_loss(found: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Source]) -> list[str]:
+    """Return the stages whose signals are the same, to the last bit, under every loss; none where there is one loss."""
+    first, *others = found.values() or [{}]
+    same = [s for s, v in first.items() if others and not useless(v)]
+    same = [s for s in same if all(s in o and np.array_equal(first[s], o[s]) for o in others)]
+    if not same:
+        return []
+    few = np.arange(min(SEEN, num_images(len(first[same[0]]))))
+    signals = [source(few) for source in sources.values()]
+    return [s for s in same if all(bool((signals[0][s] == o[s]).all()) for o in signals[1:])]
 
 
 def _entries(rows: Rows) -> list[Entry]:

@@ -185,6 +185,38 @@ def test_nothing_is_drawn_where_nothing_can_be_compared(few, tmp_path):
     assert bench.draw(tmp_path, {"x": None}) == [] and list(tmp_path.iterdir()) == []
 
 
+def test_what_a_local_rule_learns_whatever_the_loss_is_no_loss_s(few):
+    """Hebb's rule is given at the hidden stages, the gradient at the readout: only this one is the label's."""
+
+    class Hebbian(Backprop):
+        def learn(self, net, x, target, objective):
+            learned = super().learn(net, x, target, objective)
+            signals = {n: (a if n != net.readout else learned.signals[n]) for n, a in net.trace(x).items()}
+            return dataclasses.replace(learned, signals=signals)
+
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Hebbian(), size=16)
+    scores = examine(few, observer)
+    hidden = ["conv1", "conv2", "conv3", "hidden"]
+    for prefix in ("", "untrained_"):
+        for loss in ("label", "pseudo_label"):
+            for stage in hidden:
+                (said,) = by_name(scores, f"{prefix}signal_{loss}", stage=stage)
+                assert said.raw is None and said.reason == "does not depend on the loss; see signal_unsupervised"
+            assert all(s.raw is not None for s in by_name(scores, f"{prefix}signal_{loss}", stage="readout"))
+        free = [s for s in by_name(scores, f"{prefix}signal_unsupervised") if s.raw is not None]
+        assert {s.stage for s in free} == set(hidden)
+        for s in free:  # Hebb's signal here is the activity itself
+            (same,) = by_name(scores, f"{prefix}activation", stage=s.stage, target=s.target)
+            assert s.raw == pytest.approx(same.raw, abs=1e-12)
+    assert all(s.raw is not None for s in by_name(scores, "signal_unsupervised_best"))
+    assert all("1 of its stages" in s.reason for s in by_name(scores, "signal_label_best"))
+
+
+def test_the_signals_of_backprop_depend_on_the_loss_everywhere(scored):
+    assert not by_name(scored, "signal_unsupervised")
+
+
 def test_what_the_categories_determine_is_not_zero(few):
     """A stage that says nothing but the category, given the categories: n/a, with the reason."""
     torch.manual_seed(0)
