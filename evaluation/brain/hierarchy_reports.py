@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from evaluation.brain.rdm import Array, Method, compare
 from evaluation.brain.reports import families, number
 
 LATENCY_RESAMPLES = 200
+NO_EFFECT = "no effect above 0 after the stimulus is shown"
 FEWEST_DEFINED = 20  # resamples in which a score must be defined for an interval
 
 
@@ -25,7 +26,7 @@ def space(rows: Rows, found: Alignment, data: BrainData) -> list[Score]:
     card = data.card
     columns = [found.targets.index(r) for r in card.rois if r in found.targets]
     fewest = min((found.subjects[r] for r in card.rois if r in found.targets), default=0)
-    scores: list[Score] = []
+    scores = _too_few(rows, "slope" if len(columns) == 2 else "spatial")
     for family in families(rows):
         where = rows.where(family)
         s = found.score[np.ix_(where, columns)]
@@ -120,34 +121,55 @@ def time(rows: Rows, data: BrainData, method: Method) -> list[Score]:
     """Return latencies of every stage and the temporal scores, for activations and signals."""
     if data.movie is None or data.times is None:
         return []
-    scores: list[Score] = []
-    peaks: dict[str, Array] = {}
+    scores = _too_few(rows, "temporal")
+    peaks: dict[str, dict[str, float]] = {}
+    said = "" if len(data.movie) >= hierarchy.FEWEST_SUBJECTS else f"untested: {len(data.movie)} subjects"
     for family, curves in stage_time(rows, data, families(rows), method).items():
         stages = list(curves)
         stack = np.stack(list(curves.values()))
-        mean = stack.mean(1)
-        peak = np.array([hierarchy.peak_latency(c, data.times) for c in mean])
+        peak = np.array([hierarchy.peak_of_effect(c, data.times) for c in stack])
         onset = np.array([hierarchy.onset_latency(c, data.times) for c in stack])
-        again = _peaks_again(stack, data.times)
-        peaks[family] = peak
+        again = np.where(np.isfinite(peak), _peaks_again(stack, data.times), np.nan)
+        peaks[family] = dict(zip(stages, peak.tolist(), strict=True))
         for i, stage in enumerate(stages):
-            low, high = np.quantile(again[:, i], (0.025, 0.975)) if len(again) else (math.nan, math.nan)
             where: dict[str, Any] = {"stage": stage, "n_stimuli": len(data), "higher_is_better": None}
-            scores.append(
-                Score(f"{family}_peak_ms", number(peak[i]), ci_low=number(low), ci_high=number(high), **where)
-            )
+            if math.isfinite(peak[i]):
+                low, high = np.quantile(again[:, i], (0.025, 0.975)) if len(again) else (math.nan, math.nan)
+                ends = {"ci_low": number(low), "ci_high": number(high)}
+                scores.append(Score(f"{family}_peak_ms", float(peak[i]), reason=said, **ends, **where))
+            else:
+                scores.append(not_available(f"{family}_peak_ms", NO_EFFECT, stage=stage, n_stimuli=len(data)))
             if math.isfinite(onset[i]):
                 scores.append(Score(f"{family}_onset_ms", float(onset[i]), **where))
-            scores.append(Score(f"{family}_peak", float(mean[i].max()), stage=stage, n_stimuli=len(data)))
+            scores.append(Score(f"{family}_peak", float(stack[i].mean(0).max()), stage=stage, n_stimuli=len(data)))
+        why = f"{int(np.isfinite(peak).sum())} stages with an effect, or all with the same latency"
         for name, latency in (("temporal", peak), ("temporal_onset", onset)):
             result = hierarchy.with_null(hierarchy.latency_score, latency)
             boot = _over_subjects(hierarchy.latency_score(again)) if name == "temporal" else None
-            scores += with_p(f"{family}_{name}", result, boot, len(data), "latencies are the same or not defined")
-    for family, peak in peaks.items():
-        if family.startswith("signal") and len(peak) == len(peaks.get("activation", [])):
-            late = float(np.nanmean(peak - peaks["activation"]))
-            scores.append(Score(f"{family}_after_activation_ms", late, higher_is_better=None, n_stimuli=len(data)))
+            scores += with_p(f"{family}_{name}", result, boot, len(data), why)
+    for family in peaks:
+        if family.startswith("signal") and "activation" in peaks:
+            scores.append(after_activation(family, peaks[family], peaks["activation"], len(data)))
     return scores
+
+
+def after_activation(family: str, signal: Mapping[str, float], activation: Mapping[str, float], num: int) -> Score:
+    """Return how much later than their stage's activation signals peak, over the stages where both have a peak."""
+    late = [v - activation[s] for s, v in signal.items() if math.isfinite(v - activation.get(s, math.nan))]
+    metric = f"{family}_after_activation_ms"
+    if not late:
+        return not_available(metric, "no stage at which both have an effect", n_stimuli=num)
+    return Score(metric, float(np.mean(late)), higher_is_better=None, n_stimuli=num)
+
+
+def _too_few(rows: Rows, name: str) -> list[Score]:
+    """Return that families have no such score of which fewer than two stages can be compared."""
+    enough = families(rows)
+    return [
+        not_available(f"{f}_{name}", f"{len(rows.of(f))} of its stages can be compared")
+        for f in rows.families
+        if f not in enough
+    ]
 
 
 def _over_subjects(again: Array) -> tuple[float, float, str]:

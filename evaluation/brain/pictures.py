@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.brain.data import BrainData
-from evaluation.brain.hierarchy import peak_latency
+from evaluation.brain.hierarchy import peak_of_effect
 from evaluation.brain.hierarchy_reports import stage_time
 from evaluation.brain.inference import Alignment
 from evaluation.brain.models import SHUFFLED, UNTRAINED, Rows
@@ -202,7 +202,7 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
         stages = list(curves[family])
         extent = (data.times[0] - step / 2, data.times[-1] + step / 2, len(stages) - 0.5, -0.5)
         image = axes.imshow(mean, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", extent=extent)
-        peaks = [peak_latency(c, data.times) for c in mean]
+        peaks = [peak_of_effect(c, data.times) for c in curves[family].values()]
         axes.plot(peaks, range(len(stages)), "k.-", lw=0.8, ms=5)
         axes.axvline(0, color="k", lw=0.8, ls=":")
         axes.set_yticks(range(len(stages)), stages, fontsize=8)
