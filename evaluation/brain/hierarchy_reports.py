@@ -135,12 +135,15 @@ def time(rows: Rows, data: BrainData, method: Method) -> list[Score]:
             where: dict[str, Any] = {"stage": stage, "n_stimuli": len(data), "higher_is_better": None}
             if math.isfinite(peak[i]):
                 low, high = np.quantile(again[:, i], (0.025, 0.975)) if len(again) else (math.nan, math.nan)
-                ends = {"ci_low": number(low), "ci_high": number(high)}
-                scores.append(Score(f"{family}_peak_ms", float(peak[i]), reason=said, **ends, **where))
+                where |= {"ci_low": number(low), "ci_high": number(high)}
+                scores.append(Score(f"{family}_peak_ms", float(peak[i]), reason=said, **where))
             else:
                 scores.append(not_available(f"{family}_peak_ms", NO_EFFECT, stage=stage, n_stimuli=len(data)))
             if math.isfinite(onset[i]):
-                scores.append(Score(f"{family}_onset_ms", float(onset[i]), **where))
+                start = float(onset[i])
+                scores.append(
+                    Score(f"{family}_onset_ms", start, higher_is_better=None, stage=stage, n_stimuli=len(data))
+                )
             scores.append(Score(f"{family}_peak", float(stack[i].mean(0).max()), stage=stage, n_stimuli=len(data)))
         why = f"{int(np.isfinite(peak).sum())} stages with an effect, or all with the same latency"
         for name, latency in (("temporal", peak), ("temporal_onset", onset)):
