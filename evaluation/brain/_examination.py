@@ -111,6 +111,7 @@ class BrainBenchmark(Benchmark):
             return [not_available(n, str(reason)) for n in ("data", self.headline)]
         if wrong := problems(data):
             return [not_available(self.headline, f"the brain data are broken: {'; '.join(wrong[:3])}")]
+        data = data.in_order()
         exact = precise(observer)
         try:
             rows = collect(exact, data, self.losses, self.spec)

@@ -4,6 +4,7 @@ Shapes: ``N`` images, ``P`` pairs of them in the order of ``numpy.triu_indices(N
 voxels or channels, ``T`` times.
 """
 
+import functools
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -110,6 +111,11 @@ class BrainData:
         many = {n: len(v) for n, v in self.responses.items()} | {n: len(v) for n, v in self.rdms.items()}
         return {n: self.people.get(n, tuple(f"{n} {k:02d}" for k in range(m))) for n, m in many.items()}
 
+    def in_order(self) -> "BrainData":
+        """Return the data with images in the order of their names: what is drawn by number must not depend on files."""
+        order = np.argsort(np.array(self.names), kind="stable")
+        return self if (order == np.arange(len(self))).all() else _selected(self, tuple(order.tolist()))
+
     def select(self, index: NDArray[np.int64]) -> "BrainData":
         """Return the data of some images, in the order given."""
         i, j = np.triu_indices(len(index), 1)
@@ -129,6 +135,12 @@ class BrainData:
             self.explainable,
             self.people,
         )
+
+
+@functools.lru_cache(maxsize=4)
+def _selected(data: BrainData, order: tuple[int, ...]) -> BrainData:
+    """Return ``data.select(order)``, once for all runs that are measured on it."""
+    return data.select(np.array(order))
 
 
 def same_people(targets: Mapping[str, Sized]) -> dict[str, tuple[str, ...]]:

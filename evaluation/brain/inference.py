@@ -10,13 +10,13 @@ Shapes: ``M`` models, ``T`` targets (ROIs), ``S`` subjects, ``B`` resamples, ``P
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.brain.rdm import Array, Method, Stack, compare, num_images, partial
+from evaluation.brain.rdm import Array, Method, Stack, compare, num_images, partial, square
 
 RESAMPLES = 1000
 FEWEST_IMAGES = 3  # distinct images that a resample must have
@@ -128,6 +128,22 @@ def align(
         resampled,
         subjects,
     )
+
+
+def on_images(
+    models: Mapping[str, Array], targets: Mapping[str, Array], rows: Sequence[Row], method: Method
+) -> Callable[[NDArray[np.int64]], Array]:
+    """Return a function from some images' indices to ``align(...).score`` on these images alone, ``(rows, T)``."""
+    matrices = square(np.concatenate([np.stack(list(models.values())), *targets.values()]))
+    plan = _Plan(list(models), rows, len(matrices) - len(models))
+    groups = list(itertools.pairwise(np.cumsum([0, *map(len, targets.values())])))
+
+    def scores(index: NDArray[np.int64]) -> Array:
+        i, j = np.triu_indices(len(index), 1)
+        own = plan.scores(Stack(matrices[:, index[i], index[j]], method), None)
+        return np.stack([own[:, a:b].mean(1) for a, b in groups], 1)
+
+    return scores
 
 
 class _Plan:

@@ -1,7 +1,7 @@
 """From matrices to score records: every row and target, the best stages, further resolutions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from evaluation.brain.features import (
     reducer_for,
     stage_rdms,
 )  # fmt: skip
-from evaluation.brain.inference import Alignment, align
+from evaluation.brain.inference import Alignment, on_images
 from evaluation.brain.models import Rows, useless
-from evaluation.brain.rdm import Array, Method, compare, square
+from evaluation.brain.rdm import Array, Method, compare
+
+SPLITS = 50  # of the images into halves, each of which chooses a stage once
 
 
 def matrix(rows: Rows, found: Alignment, num: int) -> list[Score]:
@@ -55,67 +57,59 @@ def families(rows: Rows) -> list[str]:
 
 def best(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> list[Score]:
     """Return per family and target the score at the stage that other images chose, raw and held against others."""
-    scores = []
+    scores: list[Score] = []
     for family in rows.families:
-        stages = list(rows.of(family))
-        if len(stages) < 2:
-            why = f"{len(stages)} of its stages can be compared: there is none to choose"
+        if len(own := rows.of(family)) < 2:
+            why = f"{len(own)} of its stages can be compared: there is none to choose"
             scores += [not_available(f"{family}_best", why, target=t, n_stimuli=num) for t in targets]
-            continue
-        place = {(e.metric, e.stage): i for i, e in enumerate(rows.entries)}
-        kinds = list(dict.fromkeys(m for m, _ in place if m == family or m.startswith(f"{family}_given")))
-        there = np.array([[(k, s) in place for s in stages] for k in kinds])
-        picked = [rows.entries[place[k, s]] for k in kinds for s in stages if (k, s) in place]
-        needed = list(dict.fromkeys(n for e in picked for n in (e.row.model, *e.row.given)))
-
-        def of(
-            index: NDArray[np.int64],
-            needed: Sequence[str] = needed,
-            picked: Sequence[Any] = picked,
-            there: NDArray[np.bool_] = there,
-        ) -> Array:
-            i, j = np.triu_indices(len(index), 1)
-            models = {n: square(rows.rdms[n])[index[i], index[j]] for n in needed}
-            data = {t: square(v)[:, index[i], index[j]] for t, v in targets.items()}
-            found = np.full((*there.shape, len(targets)), np.nan)
-            found[there] = align(
-                models, data, [e.row for e in picked], method=method, resamples=0, ceilings=False
-            ).score
-            return found
-
-        chosen = _chosen(of, there, num)
-        for k, kind in enumerate(kinds):
+    kinds = {
+        f: list(dict.fromkeys(e.metric for e in rows.entries if e.metric == f or e.metric.startswith(f"{f}_given")))
+        for f in families(rows)
+    }
+    picked = [e for e in rows.entries if any(e.metric in own for own in kinds.values())]
+    if not picked:
+        return scores
+    place = {(e.metric, e.stage): i for i, e in enumerate(picked)}
+    needed = dict.fromkeys(n for e in picked for n in (e.row.model, *e.row.given))
+    similarity = on_images({n: rows.rdms[n] for n in needed}, targets, [e.row for e in picked], method)
+    scored = np.array([[similarity(half) for half in split] for split in halves(num)])
+    for family, own_kinds in kinds.items():
+        stages = list(rows.of(family))
+        there = np.array([[(k, s) in place for s in stages] for k in own_kinds])
+        values = np.full((*scored.shape[:2], *there.shape, len(targets)), np.nan)
+        values[:, :, there] = scored[:, :, [place[k, s] for k in own_kinds for s in stages if (k, s) in place]]
+        chosen = _chosen(values, there)
+        for k, kind in enumerate(own_kinds):
             for t, target in enumerate(targets):
-                values = chosen[:, k, t]
-                lost = int((~np.isfinite(values)).sum())
+                lost = int((~np.isfinite(chosen[:, k, t])).sum())
                 where: dict[str, Any] = {"target": target, "n_stimuli": num}
                 scores.append(
-                    not_available(f"{kind}_best", f"nothing is left of it in {lost} of {len(values)} halves", **where)
+                    not_available(f"{kind}_best", f"nothing is left of it in {lost} of {len(chosen)} halves", **where)
                     if lost
-                    else Score(f"{kind}_best", float(values.mean()), **where)
+                    else Score(f"{kind}_best", float(chosen[:, k, t].mean()), **where)
                 )
     return scores
 
 
-def _chosen(of: Callable[[NDArray[np.int64]], Array], there: NDArray[np.bool_], num: int, splits: int = 6) -> Array:
+def halves(num: int, splits: int = SPLITS) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield random halves of the images' indices."""
+    rng = np.random.default_rng(0)
+    for _ in range(splits):
+        order = rng.permutation(num)
+        yield np.sort(order[: num // 2]), np.sort(order[num // 2 :])
+
+
+def _chosen(scores: Array, there: NDArray[np.bool_]) -> Array:
     """Return scores on one half of the images at the stage whose raw row won on the other, ``(halves, kinds, T)``.
 
     Args:
-        of: From images to scores ``(kinds, stages, T)``, the raw ones first.
+        scores: ``(splits, 2, kinds, stages, T)``, the raw kind first.
         there: ``(kinds, stages)``, whether there is such a row: a stage without one cannot be chosen for its kind.
-        num: Number of images.
-        splits: Into halves; each half chooses once.
     """
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(splits):
-        order = rng.permutation(num)
-        halves = [of(np.sort(h)) for h in (order[: num // 2], order[num // 2 :])]
-        for choosing, scored in (halves, halves[::-1]):
-            usable = there[:, :, None] & np.isfinite(choosing[0])
-            stage = np.where(usable, choosing[0], -np.inf).argmax(1)
-            found.append(np.take_along_axis(scored, stage[:, None], 1)[:, 0])
-    return np.array(found)
+    choosing = scores[:, ::-1, :1]
+    stage = np.where(there[:, :, None] & np.isfinite(choosing), choosing, -np.inf).argmax(3)
+    found = np.take_along_axis(scores, stage[:, :, :, None], 3)[:, :, :, 0]
+    return found.reshape(-1, *found.shape[2:])
 
 
 def resolutions(

@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from evaluation.brain._examination import BrainBenchmark
+from evaluation.brain.inference import Row, align, on_images
+from evaluation.brain.rdm import square
+from evaluation.brain.reports import _chosen, halves
 from evaluation.brain.sets.objects92 import Objects92
 from evaluation.brain.sets.simulated_ventral_stream import SimulatedVentralStream
 from evaluation.brain.simulation import VentralStream
@@ -109,31 +112,47 @@ def test_before_training_the_network_is_its_own_control(scored):
 
 def test_the_best_stage_is_chosen_on_other_images(scored):
     """Scores that are noise, anew in every half: the best stage of one half is nothing special in the other."""
-    from evaluation.brain.reports import _chosen
-
-    halves = []
-
-    def noise(index):
-        halves.append(set(index.tolist()))
-        return np.random.default_rng(len(halves)).normal(size=(1, 5, 1))
-
-    found = _chosen(noise, np.ones((1, 5), dtype=bool), 20, splits=400)
+    for first, second in halves(21, 30):
+        assert not set(first) & set(second) and set(first) | set(second) == set(range(21)) and len(first) == 10
+    assert len({tuple(a) for a, _ in halves(21)}) == 50
+    noise = np.random.default_rng(0).normal(size=(400, 2, 1, 5, 1))
+    every = np.ones((1, 5), dtype=bool)
+    found = _chosen(noise, every)
     assert found.shape == (800, 1, 1) and abs(found.mean()) < 0.15  # the maximum of five is 1.16 on average
-    for a, b in zip(halves[::2], halves[1::2], strict=True):
-        assert not a & b and a | b == set(range(20))
+    expected = [noise[k, h, 0, noise[k, 1 - h, 0, :, 0].argmax(), 0] for k in range(400) for h in range(2)]
+    assert np.array_equal(found[:, 0, 0], expected)
     true = np.array([0.0, 0.1, 0.9, 0.2, 0.3])  # one stage is best in every half
-    assert np.allclose(_chosen(lambda index: true[None, :, None], np.ones((1, 5), dtype=bool), 20), 0.9)
+    assert np.allclose(_chosen(np.broadcast_to(true[:, None], (6, 2, 1, 5, 1)), every), 0.9)
     assert len(by_name(scored, "activation_best")) == 4
 
 
 def test_the_stage_is_chosen_among_those_that_have_the_row():
     """Given activations, a stage whose activations are silent has no row: the next best takes its place."""
-    from evaluation.brain.reports import _chosen
-
     raw, left = np.array([0.1, 0.9, 0.5]), np.array([0.2, np.nan, 0.3])
     there = np.array([[True, True, True], [True, False, True]])
-    found = _chosen(lambda index: np.stack([raw, left])[..., None], there, 20)
+    found = _chosen(np.broadcast_to(np.stack([raw, left])[..., None], (6, 2, 2, 3, 1)), there)
     assert np.allclose(found[:, 0], 0.9) and np.allclose(found[:, 1], 0.3)
+
+
+def test_some_images_alone_score_as_data_of_these_images(few):
+    rows = [Row("a"), Row("a", ("b",))]
+    rng = np.random.default_rng(0)
+    models = {n: rng.random(120) for n in "ab"}
+    index = np.array([1, 4, 5, 9, 11, 13, 15])
+    i, j = np.triu_indices(7, 1)
+    part = align({n: square(v)[index[i], index[j]] for n, v in models.items()}, few.select(index).targets, rows,
+                 resamples=0)  # fmt: skip
+    assert np.allclose(on_images(models, few.targets, rows, "spearman")(index), part.score, atol=1e-12)
+
+
+def test_the_order_of_images_in_the_files_does_not_matter(few, small):
+    """Splits, shuffled labels and bootstrap draw by number: the images are put in the order of their names first."""
+    order = np.random.default_rng(1).permutation(16)
+    for one, other in zip(examine(few, small), examine(few.select(order), small), strict=True):
+        assert (one.metric, one.stage, one.target) == (other.metric, other.stage, other.target)
+        for attribute in ("raw", "ci_low", "ci_high", "ceiling_low"):
+            a, b = getattr(one, attribute), getattr(other, attribute)
+            assert a is b or a == pytest.approx(b, abs=1e-9), one.metric
 
 
 def silent(*stages, rule=None):
