@@ -24,7 +24,6 @@ from evaluation.brain.rdm import Array, num_images, rdm, settled
 
 SHUFFLED = "shuffled_label"  # a loss that is a control
 UNTRAINED = "untrained_"  # prefix of what the same network gives before training
-UNTRAINED_LOSSES = ("pseudo_label", "label")
 UNSUPERVISED = "signal_unsupervised"  # what a rule learns whatever the loss
 SEEN = 8  # images whose signals are compared between losses
 
@@ -131,7 +130,7 @@ def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: 
     if isinstance(observer, TrainedObserver):
         before = untrained(observer)
         rows.add(f"{UNTRAINED}activation", _activations(before, data, spec))
-        _signals(rows, before, data, tuple(x for x in losses if x in UNTRAINED_LOSSES), spec, UNTRAINED)
+        _signals(rows, before, data, losses, spec, UNTRAINED)
     rows.entries = _entries(rows)
     return rows
 

@@ -15,9 +15,10 @@ from evaluation.brain.features import (
     at_resolution,
     reducer_for,
     stage_rdms,
+    untrained,
 )  # fmt: skip
 from evaluation.brain.inference import Alignment, on_images
-from evaluation.brain.models import Rows, useless
+from evaluation.brain.models import UNTRAINED, Rows, useless
 from evaluation.brain.rdm import Array, Method, compare
 
 SPLITS = 50  # of the images into halves, each of which chooses a stage once
@@ -120,25 +121,29 @@ def resolutions(
     method: Method,
     scales: Sequence[float],
 ) -> list[Score]:
-    """Return activations' scores at further resolutions, in float32; nothing for observers that are no network."""
-    scores = []
-    for scale in scales:
-        if not isinstance(observer, TrainedObserver):
-            continue
-        side = round(scale * observer.in_shape[1])
-        metric = f"activation_at_{side}px"
-        try:
-            other = at_resolution(observer, side)
-            source = activations_of(other, data.stimuli)
-            found = stage_rdms(source, len(data), reducer_for(other, spec, signals=False))
-        except (ValueError, RuntimeError) as error:
-            scores.append(not_available(metric, " ".join(str(error).split())[:150]))
-            continue
-        for stage, vector in found.items():
-            if why := useless(vector):
-                scores.append(not_available(metric, why, stage=stage))
+    """Return activations' scores at further resolutions, before training too; nothing for what is no network.
+
+    In float32. The controls need no row of their own here: they see the images at one size, whatever the network does.
+    """
+    scores: list[Score] = []
+    if not isinstance(observer, TrainedObserver):
+        return scores
+    for prefix, network in (("", observer), (UNTRAINED, untrained(observer))):
+        for scale in scales:
+            side = round(scale * observer.in_shape[1])
+            metric = f"{prefix}activation_at_{side}px"
+            try:
+                other = at_resolution(network, side)
+                source = activations_of(other, data.stimuli)
+                found = stage_rdms(source, len(data), reducer_for(other, spec, signals=False))
+            except (ValueError, RuntimeError) as error:
+                scores.append(not_available(metric, " ".join(str(error).split())[:150]))
                 continue
-            for target, people in targets.items():
-                value = float(compare(vector[None], people, method).mean())
-                scores.append(Score(metric, value, stage=stage, target=target, n_stimuli=len(data)))
+            for stage, vector in found.items():
+                if why := useless(vector):
+                    scores.append(not_available(metric, why, stage=stage))
+                    continue
+                for target, people in targets.items():
+                    value = float(compare(vector[None], people, method).mean())
+                    scores.append(Score(metric, value, stage=stage, target=target, n_stimuli=len(data)))
     return scores

@@ -318,6 +318,14 @@ def test_other_resolutions(small, few):
         at_resolution(observer_of(mlp.build((3, 32, 32), (4,), width=8), Backprop()), 64)
 
 
+def test_a_network_whose_map_cannot_be_resized_says_so():
+    """A stage of one's own making before a linear one: a reason, not an assertion."""
+    observer = observer_of(net_with(), Backprop())
+    observer.net.stages["conv"] = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(4))
+    with pytest.raises(ValueError, match="conv is a Sequential, whose map"):
+        at_resolution(observer, 64)
+
+
 def test_the_untrained_network_is_the_one_before_training(small):
     with torch.no_grad():
         moved = dataclasses.replace(small, initial=cnn.build((3, 32, 32), (4,), width=4, hidden=16))
