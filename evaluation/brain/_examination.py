@@ -29,6 +29,8 @@ from evaluation.brain.models import Rows, collect
 from evaluation.brain.rdm import METHODS, Method
 from training.data.base import Source
 
+_present: set[tuple[type, Path]] = set()  # benchmarks and folders in which their data were seen
+
 
 class BrainBenchmark(Benchmark):
     """A network's stages and learning signals against one brain data set.
@@ -95,11 +97,14 @@ class BrainBenchmark(Benchmark):
         raise NotImplementedError
 
     def absent(self) -> str:
-        """Return why the data are not there; nothing where they are."""
-        try:
-            self.load(self.source)
-        except DataMissing as reason:
-            return str(reason)
+        """Return why the data are not there; nothing where they are. Loads them once per process."""
+        here = type(self), self.source.root
+        if here not in _present:
+            try:
+                self.load(self.source)
+            except DataMissing as reason:
+                return str(reason)
+            _present.add(here)
         return ""
 
     def measure(self, observer: Observer) -> list[Score]:
