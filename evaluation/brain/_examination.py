@@ -5,6 +5,9 @@
     …_of_mean                               similarity with the RDM averaged over subjects (higher, no ceiling)
     …_given_low_level, _label, _activation, _all      what is left given pixels, Gabor energy and silhouettes; given the
                                             categories; given the same stage's activations; given all of these
+    …_given_pixels, _gabor, _silhouette     what is left given one of them alone
+    signal_shuffled_label, …_null           label signals of categories shuffled over images: one shuffle, drawn as any
+                                            row; the mean and 95 % range over many shuffles
     …_best                                  per target, at the stage that other images chose
     …_spatial, _slope, _temporal, …         hierarchy scores (hierarchy.py), with the p of their permutation null
     untrained_…                             the same network before training, under the same rule
@@ -91,6 +94,8 @@ class BrainBenchmark(Benchmark):
 
     default_scales: ClassVar[tuple[float, ...]] = ()
     encodes: ClassVar[bool] = True
+    shuffles: ClassVar[int] = 40  # of the categories, behind the null of label signals
+    singly: ClassVar[bool] = True  # whether each low-level control is also held constant alone
 
     def load(self, source: Source) -> BrainData:
         """Return the data; ``DataMissing`` says what is not there."""
@@ -119,7 +124,7 @@ class BrainBenchmark(Benchmark):
         data = data.in_order()
         exact = precise(observer)
         try:
-            rows = collect(exact, data, self.losses, self.spec)
+            rows = collect(exact, data, self.losses, self.spec, shuffles=self.shuffles, singly=self.singly)
         except (ValueError, NotInEvaluationMode) as reason:
             return [not_available(self.headline, str(reason))]
         targets = data.targets
@@ -131,6 +136,7 @@ class BrainBenchmark(Benchmark):
             )  # fmt: skip
             self._last = data, rows, found
             scores += reports.matrix(rows, found, len(data))
+            scores += reports.null(rows, targets, self.method, len(data))
             scores += reports.best(rows, targets, self.method, len(data))
             scores += hierarchy_reports.space(rows, found, data)
             scores += reports.resolutions(observer, data, targets, self.spec, self.method, self.scales)

@@ -159,14 +159,16 @@ def outputs(observer: Observer, stimuli: Tensor) -> Tensor:
     return list(activity.values())[-1]
 
 
-def probe(name: str, observer: Observer, data: BrainData) -> Probe:
-    """Return a loss for a network and a data set.
+def probe(name: str, observer: Observer, data: BrainData, *, shuffle: int = 0) -> Probe:
+    """Return a loss for a network and a data set; ``shuffle`` says which shuffle of the categories where it is one.
 
     Raises:
         ValueError: Why it does not exist for them, or that it is unknown.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
+    if name == "shuffled_label":
+        return Probe(name, *_shuffled_label(observer, data, shuffle))
     return Probe(name, *LOSSES[name](observer, data))
 
 
@@ -182,12 +184,12 @@ def _entropy(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:
     return Entropy(), torch.zeros(len(data), dtype=torch.long)
 
 
-def _label(observer: Observer, data: BrainData, *, shuffled: bool = False) -> tuple[Objective, Tensor]:
+def _label(observer: Observer, data: BrainData, shuffle: int | None = None) -> tuple[Objective, Tensor]:
     if not data.labels:
         raise ValueError("the image set has no categories")
     labels = next(iter(data.labels.values()))
-    if shuffled:
-        labels = np.random.default_rng(SEED).permutation(labels)
+    if shuffle is not None:
+        labels = np.random.default_rng(SEED + shuffle).permutation(labels)
     categories, target = np.unique(labels, return_inverse=True)
     units = outputs(observer, data.stimuli[:1])[0].numel()
     if units < 2:
@@ -197,8 +199,8 @@ def _label(observer: Observer, data: BrainData, *, shuffled: bool = False) -> tu
     return CategoryCrossEntropy(readout), torch.from_numpy(target.astype(np.int64))
 
 
-def _shuffled_label(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:
-    return _label(observer, data, shuffled=True)
+def _shuffled_label(observer: Observer, data: BrainData, shuffle: int = 0) -> tuple[Objective, Tensor]:
+    return _label(observer, data, shuffle)
 
 
 def _instance(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:

@@ -55,6 +55,7 @@ class Rows:
         controls: Names of the rows without stages.
         missing: (metric, stage) → why there is none.
         entries: The rows.
+        null: Stage → RDMs of label signals under shuffled categories, ``(shuffles, P)``; nan where there is no pattern.
     """
 
     stages: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class Rows:
     controls: list[str] = field(default_factory=list)
     missing: dict[tuple[str, str], str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    null: dict[str, Array] = field(default_factory=dict)
 
     def add(self, family: str, found: Mapping[str, Array], left_out: Mapping[str, str] | None = None) -> None:
         """Add one family's RDMs, ``{stage: (P,)}``, but for stages left out for a reason, ``{stage: reason}``."""
@@ -103,7 +105,9 @@ def useless(vector: Array) -> str:
     return ""
 
 
-def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec) -> Rows:
+def collect(
+    observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec, *, shuffles: int = 0, singly: bool = False
+) -> Rows:
     """Return all rows of a network on a data set.
 
     Args:
@@ -111,6 +115,8 @@ def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: 
         data: The brain data.
         losses: Whose learning signals are wanted.
         spec: How patterns are taken.
+        shuffles: Shuffles of the categories over images behind the null of label signals.
+        singly: Whether each low-level control is also held constant alone.
 
     Raises:
         NotInEvaluationMode: If a normalisation or dropout depends on the batch or on chance.
@@ -131,7 +137,9 @@ def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: 
         before = untrained(observer)
         rows.add(f"{UNTRAINED}activation", _activations(before, data, spec))
         _signals(rows, before, data, losses, spec, UNTRAINED)
-    rows.entries = _entries(rows)
+    if "label" in losses and shuffles:
+        rows.null = _null(observer, data, spec, shuffles)
+    rows.entries = _entries(rows, singly=singly)
     return rows
 
 
@@ -175,6 +183,22 @@ def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str,
         rows.add(f"{prefix}{UNSUPERVISED}", {s: own[s] for s in free})
 
 
+def _null(observer: Observer, data: BrainData, spec: Spec, shuffles: int) -> dict[str, Array]:
+    """Return every stage's RDMs of signals of categories shuffled over images, ``{stage: (shuffles, P)}``."""
+    found: dict[str, list[Array]] = {}
+    for k in range(shuffles):
+        try:
+            ready = probe(SHUFFLED, observer, data, shuffle=k)
+        except ValueError:
+            return {}
+        source = signals_of(observer, data.stimuli, ready)
+        if not source(np.arange(1)):
+            return {}
+        for stage, vector in stage_rdms(source, len(data), reducer_for(observer, spec, signals=True)).items():
+            found.setdefault(stage, []).append(vector if not useless(vector) else np.full_like(vector, np.nan))
+    return {stage: np.stack(v) for stage, v in found.items()}
+
+
 def _whatever_the_loss(found: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Source]) -> list[str]:
     """Return the stages whose signals are the same, to the last bit, under every loss; none where there is one loss."""
     first, *others = found.values() or [{}]
@@ -187,8 +211,13 @@ def _whatever_the_loss(found: Mapping[str, Mapping[str, Array]], sources: Mappin
     return [s for s in same if all(bool((signals[0][s] == o[s]).all()) for o in signals[1:])]
 
 
-def _entries(rows: Rows) -> list[Entry]:
-    """Return every family raw and given what it must be held against, then the controls."""
+def _entries(rows: Rows, *, singly: bool) -> list[Entry]:
+    """Return every family raw and given what it must be held against, then the controls.
+
+    Args:
+        rows: Whose entries are wanted.
+        singly: Whether each low-level control is also held constant alone, which says which of them explains a score.
+    """
     low = tuple(n for n in LOW_LEVEL if n in rows.rdms)
     labels = tuple(n for n in rows.controls if n.startswith("label_"))
     entries = []
@@ -197,8 +226,10 @@ def _entries(rows: Rows) -> list[Entry]:
         for stage in rows.of(family):
             name = f"{family}/{stage}"
             held: dict[str, tuple[str, ...]] = {"": ()}
-            if low and family.endswith("activation"):
+            if low and not family.endswith(SHUFFLED):
                 held["_given_low_level"] = low
+            if singly and not prefix and not family.endswith(SHUFFLED):
+                held |= {f"_given_{n}": (n,) for n in low if len(low) > 1}
             if labels:
                 held["_given_label"] = labels
             same = f"{prefix}activation/{stage}"

@@ -46,6 +46,29 @@ def matrix(rows: Rows, found: Alignment, num: int) -> list[Score]:
     return scores
 
 
+def null(rows: Rows, targets: Mapping[str, Array], method: Method, num: int) -> list[Score]:
+    """Return, per stage and target, the mean and the 95 % range over shuffles of the categories of label signals."""
+    scores = []
+    for stage, vectors in rows.null.items():
+        usable = vectors[np.isfinite(vectors).all(1)]
+        for target, people in targets.items():
+            metric = "signal_shuffled_label_null"
+            where: dict[str, Any] = {"stage": stage, "target": target}
+            if not len(usable):
+                scores.append(not_available(metric, "no shuffle gives a pattern", **where))
+                continue
+            values = compare(usable, people, method).mean(1)
+            low, high = np.quantile(values, (0.025, 0.975)).tolist()
+            said = f"mean and 95 % range over {len(values)} of {len(vectors)} shuffles"
+            scores.append(
+                Score(
+                    metric, float(values.mean()), higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=num,
+                    reason=said, **where,
+                )
+            )  # fmt: skip
+    return scores
+
+
 def number(value: float) -> float | None:
     """Return a number, or nothing where it is none."""
     return float(value) if math.isfinite(value) else None

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from evaluation.brain._examination import BrainBenchmark
+from evaluation.brain.features import precise
 from evaluation.brain.inference import Row, align, on_images
+from evaluation.brain.losses import SEED
 from evaluation.brain.rdm import square
 from evaluation.brain.reports import _chosen, halves
 from evaluation.brain.sets.objects92 import Objects92
@@ -203,6 +206,41 @@ def test_nothing_is_drawn_where_nothing_can_be_compared(few, tmp_path):
     assert all("none to choose" in s.reason for s in by_name(scores, "activation_best"))
     assert by_name(scores, "control_pixels")
     assert bench.draw(tmp_path, {"x": None}) == [] and list(tmp_path.iterdir()) == []
+
+
+def test_shuffled_labels_have_a_null_of_many_shuffles(scored, few, small):
+    """Mean and range are those of the readout's error, (p - y) R', written out for every shuffle."""
+    found = by_name(scored, "signal_shuffled_label_null")
+    assert {s.stage for s in found} == {"conv1", "conv2", "conv3", "hidden", "readout"} and len(found) == 5 * 4
+    assert all(s.reason.endswith("mean and 95 % range over 40 of 40 shuffles") for s in found)
+    assert all(s.ci_low < s.raw < s.ci_high for s in found)
+    target = next(iter(few.rdms))
+    observer, values = precise(small), []
+    shown = small.preprocess.stimulus(few.stimuli).double()
+    labels = few.labels["shape"]
+    for k in range(40):
+        z = observer.net(shown).detach()
+        mixed = np.random.default_rng(SEED + k).permutation(labels)
+        readout = torch.randn(4, len(set(labels)), generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+        readout = readout / 2
+        wanted = torch.nn.functional.one_hot(
+            torch.from_numpy(np.unique(mixed, return_inverse=True)[1]), readout.shape[1]
+        )
+        signal = ((z @ readout).softmax(1) - wanted) @ readout.T
+        i, j = np.triu_indices(16, 1)
+        model = 1 - np.corrcoef(signal.numpy())[i, j]
+        values.append(np.mean([spearmanr(model, person).statistic for person in few.rdms[target]]))
+    (score,) = by_name(examine(few, small), "signal_shuffled_label_null", stage="readout", target=target)
+    assert score.raw == pytest.approx(np.mean(values), abs=1e-3)
+    assert (score.ci_low, score.ci_high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=5e-3)
+
+
+def test_low_level_controls_are_held_constant_together_and_one_by_one(scored):
+    for family in ("activation", "signal_pseudo_label", "signal_label"):
+        for kind in ("low_level", "pixels", "gabor", "silhouette"):
+            stages = {s.stage for s in by_name(scored, f"{family}_given_{kind}")}
+            assert stages == {"conv1", "conv2", "conv3", "hidden", "readout"}, (family, kind)
+            assert by_name(scored, f"{family}_given_{kind}_best")
 
 
 def test_what_a_local_rule_learns_whatever_the_loss_is_no_loss_s(few):
