@@ -107,11 +107,26 @@ def test_every_mandatory_row_is_there(scored):
     assert len({(s.metric, s.stage, s.target) for s in scored}) == len(scored)  # one number in one place
 
 
-def test_before_training_the_network_is_its_own_control(scored):
-    """This network was not trained: both rows are the same."""
-    for s in by_name(scored, "activation"):
-        (other,) = by_name(scored, "untrained_activation", stage=s.stage, target=s.target)
-        assert other.raw == pytest.approx(s.raw, abs=1e-12)
+def test_the_control_before_training_is_the_network_before_training(few):
+    """One network was changed: its own rows change with it, the untrained ones are those of the one it came from."""
+    torch.manual_seed(0)
+    start = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
+    changed = cnn.build((3, 16, 16), (4,), width=2, hidden=8)  # other weights
+    before = examine(few, start)
+    after = examine(few, dataclasses.replace(start, net=changed))
+    alone = examine(few, observer_of(changed, Backprop(), size=16))
+    compared = 0
+    for family in ("activation", "signal_label", "activation_given_label", "signal_label_given_label"):
+        for s in by_name(before, family):
+            where = {"stage": s.stage, "target": s.target}
+            (own,), (initial,) = by_name(after, family, **where), by_name(after, f"untrained_{family}", **where)
+            (expected,) = by_name(alone, family, **where)
+            if s.raw is None or own.raw is None:
+                continue
+            assert initial.raw == pytest.approx(s.raw, abs=1e-9), (family, where)
+            assert own.raw == pytest.approx(expected.raw, abs=1e-9), (family, where)
+            compared += abs(own.raw - initial.raw) > 1e-3
+    assert compared > 40  # of 80 cells, all but those where both networks happen to agree
 
 
 def test_the_best_stage_is_chosen_on_other_images(scored):

@@ -294,6 +294,42 @@ def test_epochs_become_rdms_over_time(tmp_path):
         importers.epochs_movie([tmp_path / "x-epo.fif"], named, NAMES)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # MNE's own call of pandas
+def test_the_layout_of_things_meg(tmp_path):
+    """A copy of the published layout: two subjects, five test images seen three times among training trials."""
+    mne = pytest.importorskip("mne")
+    import pandas as pd
+
+    from evaluation.brain.sets import things_meg
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "things_meg"
+    shown = [f"images_test_meg/dog/dog_{i:02d}.jpg" for i in range(5)]
+    picture_folder(folder / "images" / "dog", [f"dog_{i:02d}" for i in range(5)])
+    for path in (folder / "images" / "dog").glob("*.png"):
+        path.rename(path.with_suffix(".jpg"))
+    trials = [*shown, "images_meg/cat/cat_01.jpg"] * 3
+    kinds = ["test" if p in shown else "exp" for p in trials]
+    values = rng.normal(size=(2, len(trials), 6, 40))
+    for s in (1, 2):
+        info = mne.create_info([f"MEG{i}" for i in range(6)], 200.0, "mag")
+        events = np.column_stack([np.arange(18), np.zeros(18, int), np.ones(18, int)])
+        table = pd.DataFrame({"trial_type": kinds, "image_path": trials})
+        made = mne.EpochsArray(values[s - 1], info, events, tmin=-0.05, metadata=table, verbose="error")
+        made.save(folder / f"preprocessed_P{s}-epo.fif", verbose="error")
+    data = things_meg.build(Source(tmp_path))
+    assert problems(data) == [] and data.names == tuple(shown) and data.movie.shape == (2, 20, 10)
+    now = -50 + 5.0 * np.arange(40)
+    bins = np.floor(now / 10 + 1e-9)
+    assert np.allclose(data.times, [now[bins == b].mean() for b in np.unique(bins)])
+    mean = np.stack([values[1, i::6].mean(0) for i in range(5)])  # image i, its three repetitions
+    for k, b in enumerate(np.unique(bins)):
+        expected = 1 - np.corrcoef(mean[..., bins == b].mean(-1))[np.triu_indices(5, 1)]
+        assert np.allclose(data.movie[1, k], expected, atol=1e-5)  # epochs are stored in single precision
+    with pytest.raises(DataMissing, match="ds004212"):
+        things_meg.build(Source(tmp_path / "nowhere"))
+
+
 def test_the_layout_of_things_fmri(tmp_path):
     """A copy of the published layout with 6 test images seen twice in each of two sessions."""
     rng = np.random.default_rng(0)

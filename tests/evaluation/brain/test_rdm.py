@@ -10,7 +10,7 @@ from rsatoolbox.model import ModelFixed
 from rsatoolbox.rdm import RDMs, calc_rdm
 from rsatoolbox.rdm import compare as rsa_compare
 from rsatoolbox.util.inference_util import extract_variances
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 from evaluation.brain.inference import Row, align, dual_variance, noise_ceiling
 from evaluation.brain.rdm import Stack, category_rdm, compare, num_images, partial, rdm, square
@@ -190,8 +190,6 @@ def test_intervals_agree_with_rsatoolbox_s_dual_bootstrap(vectors):
     models, data = vectors
     result = eval_dual_bootstrap([ModelFixed(f"m{i}", RDMs(m[None])) for i, m in enumerate(models)], RDMs(data),
                                  method="corr", N=300)  # fmt: skip
-    from scipy.stats import t
-
     named = {f"m{i}": m for i, m in enumerate(models)}
     ours = align(named, {"it": data}, [Row(n) for n in named], method="corr", resamples=2000)
     widths = np.sqrt(result.model_var) * t.ppf(0.975, 6)
@@ -210,13 +208,41 @@ def test_the_order_of_images_and_subjects_does_not_matter(vectors):
     assert np.allclose(noise_ceiling(data), noise_ceiling(data[::-1]))
 
 
+def populations(draw, num):
+    """Scores and half widths of ``num`` draws of subjects and images, ``draw(rng) -> (data, model)``."""
+    rng, scores, widths = np.random.default_rng(0), [], []
+    for _ in range(num):
+        data, model = draw(rng)
+        found = align({"m": rdm(model)}, {"it": rdm(data)}, [Row("m")], method="corr", resamples=100)
+        scores.append(found.score[0, 0])
+        widths.append(found.high[0, 0] - found.score[0, 0])
+    return np.array(scores), np.array(widths)
+
+
 @pytest.mark.slow
 def test_the_interval_covers_the_truth():
-    """Subjects and images drawn from a population in which the expected similarity is 0: 95 % of intervals hold it."""
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(200):
-        data = rdm(rng.normal(size=(6, 14, 20)))
-        model = rdm(rng.normal(size=(14, 20)))
-        found = align({"m": model}, {"it": data}, [Row("m")], method="corr", resamples=100)
-        held += found.low[0, 0] <= 0 <= found.high[0, 0]
-    assert held >= 180
+    """Subjects who share a geometry more or less: 95 % of intervals hold the population's mean, and none is idle.
+
+    The half width is t times the standard error: it is compared with t times the spread of the scores themselves.
+    """
+
+    def draw(rng):
+        z = rng.normal(size=(14, 6)) @ rng.normal(size=(6, 20))
+        return rng.uniform(0.2, 2, size=(6, 1, 1)) * z + 2 * rng.normal(size=(6, 14, 20)), z
+
+    scores, widths = populations(draw, 150)
+    held = (np.abs(scores - scores.mean()) <= widths).mean()
+    assert 0.87 <= held <= 0.99
+    assert 0.8 < np.median(widths) / (t.ppf(0.975, 5) * scores.std()) < 1.2
+
+
+@pytest.mark.slow
+def test_the_interval_of_noise_is_safe_rather_than_narrow():
+    """Nothing in common: the variance is that of pairs alone, and the bounds (as rsatoolbox's) widen the interval.
+
+    Images alone resampled count every pair's noise twice, and the variance is bounded from below by N/(N-1) times
+    theirs: at most sqrt(2 · 14/13) = 1.47 times what is needed, and the noise of the estimate.
+    """
+    scores, widths = populations(lambda rng: (rng.normal(size=(6, 14, 20)), rng.normal(size=(14, 20))), 200)
+    assert (np.abs(scores) <= widths).sum() >= 190  # the truth is 0
+    assert 1.0 < np.median(widths) / (t.ppf(0.975, 5) * scores.std()) < 1.65
