@@ -1,7 +1,8 @@
 """What is compared with the brain: each stage's activations and learning signals, in batches, in true evaluation mode.
 
-Networks are observed in float64: numbers then do not depend on the batch size, and the signals of confident
-networks do not vanish. Memory stays bounded: what does not fit is compared block by block.
+Networks are observed in float64, so that numbers do not depend on the batch size; that the signals of confident
+networks do not vanish is the losses' doing (losses.py). Memory stays bounded: what does not fit is compared block by
+block.
 
 Shapes: ``N`` images, ``U`` units of a stage, ``K`` components.
 """
@@ -108,7 +109,8 @@ def at_resolution(observer: TrainedObserver, side: int) -> TrainedObserver:
     Where a linear stage reads a map, the map is averaged to the size that it had in training.
 
     Raises:
-        ValueError: If the first stage is linear: it cannot see another size.
+        ValueError: If the first stage is linear: it cannot see another size; or what comes before a linear stage
+            has no pooling of its own.
     """
     channels, height, _ = observer.in_shape
     if side == height:
@@ -119,12 +121,15 @@ def at_resolution(observer: TrainedObserver, side: int) -> TrainedObserver:
         sizes = {n: a.shape for n, a in net.trace(weight.new_zeros(1, *observer.in_shape)).items()}
     before = None
     for name, stage in net.stages.items():
-        if isinstance(stage.synapse, nn.Linear):
+        if isinstance(getattr(stage, "synapse", None), nn.Linear):
             if before is None:
                 raise ValueError("its first stage is linear and sees one size only")
             if len(sizes[before]) == 4:
                 below = net.stages[before]
-                assert isinstance(below, Stage)
+                if not isinstance(below, Stage):
+                    raise ValueError(
+                        f"{before} is a {type(below).__name__}, whose map cannot be averaged to another size"
+                    )
                 below.pool = nn.Sequential(below.pool, nn.AdaptiveAvgPool2d(tuple(sizes[before][2:])))
         before = name
     shape = (channels, side, side)
