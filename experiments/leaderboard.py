@@ -33,6 +33,7 @@ HEADLINES = (
     ("bp_equivalent", "credit", "bp_equivalent"),
     ("flops_ratio", "cost", "flops_ratio"),
     ("time_ratio", "cost", "time_ratio"),
+    ("unstable_share", "inference", "unstable_share"),
 )
 
 

@@ -15,6 +15,7 @@ from training.directory import write_whole
 from training.errors import unknown
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+UNSTABLE = 0.01  # share of images on which inference may be unstable without a mark
 WIDTH = 150  # columns of a table that is not printed to a terminal
 SORTS = ("accuracy", "kanizsa", "hidden_cosine", "flops_ratio", "rule")
 HEADER = (
@@ -66,8 +67,10 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     cosine = _point(e["hidden_cosine"], "{:+.2f}")
     if (e["bp_equivalent"].value or 0) > 0 and row.rule != "backprop":
         cosine += " BP-equivalent"
+    unstable = e["unstable_share"].value or 0.0
+    shaky = f"its inference is unstable on {unstable:.0%} of images" if unstable > UNSTABLE else ""
     return (
-        row.rule + kind, seeds, _interval(e["accuracy"], "{:.1%}", notes), change, learned,
+        row.rule + kind + notes.mark(shaky), seeds, _interval(e["accuracy"], "{:.1%}", notes), change, learned,
         _interval(e["kanizsa"], "{:+.3f}", notes), cosine, _point(e["flops_ratio"], "{:.2f}×"),
         _point(e["time_ratio"], "{:.2f}×"), trials,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules.base import OBJECTIVES, Learned, Objective, Rule
+from rules.base import Learned, Objective, Rule
 
 Activity = Literal["feed_forward", "relaxed"]
 States = list[Tensor]  # v_0 … v_{L-1}: the input and the hidden stages
@@ -135,7 +135,8 @@ class EnergyRule(Rule):
         step_size: γ.
         nudge: β, weight of the loss in the energy.
         activity: What ``activations`` returns. Without a target the feed-forward pass is the energy's minimum;
-            ``relaxed`` are the states after T steps towards the network's own decision, which needs no label.
+            ``relaxed`` are the states after T steps towards the network's own decision, which needs no label, by
+            the loss that the network is trained with; it must be one over classes.
         fewest: Smallest T that makes sense.
     """
 
@@ -150,18 +151,23 @@ class EnergyRule(Rule):
         if activity not in ("feed_forward", "relaxed"):
             raise ValueError(f"activity must be feed_forward or relaxed, got {activity!r}")
         self.steps, self.step_size, self.nudge, self.activity = steps, step_size, nudge, activity
+        self.objective: Objective | None = None  # the task's loss, which relaxed activity descends too
 
     def supports(self, net: StagedNet, objective: Objective) -> str | None:
-        """Refuse batch statistics: they would move with the states."""
-        del objective
-        moving = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
-        return "batch statistics would change during inference; use norm=none" if moving else None
+        """Refuse batch statistics, which would move with the states, and a decision where there are no classes."""
+        self.objective = objective
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+            return "batch statistics would change during inference; use norm=none"
+        if self.activity == "relaxed" and objective.name == "mean_squared_error":
+            return "activity=relaxed needs classes to decide between: an image is its own target; use feed_forward"
+        return None
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Relax, then return the local gradients of the energy.
 
         Without mixed precision: errors are differences of activities that bfloat16 rounds away.
         """
+        self.objective = objective
         with torch.autocast(x.device.type, enabled=False):
             return self.descend(net, x, target, objective)
 
@@ -218,13 +224,19 @@ class EnergyRule(Rule):
                 yield now, {n: v.clone() for n, v in activity_at(net, states).items()}
 
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:
-        """Return the feed-forward pass, or the states relaxed towards the network's own decision."""
-        if self.activity == "feed_forward" or len(net.out_shape) > 1:  # an image predicted is its own target
+        """Return the feed-forward pass, or the states relaxed towards the network's own decision.
+
+        Raises:
+            ValueError: If they should be relaxed and nothing has said by which loss.
+        """
+        if self.activity == "feed_forward":
             return net.trace(x)
+        if self.objective is None:
+            raise ValueError("activity=relaxed descends the task's loss: call supports(net, objective) or learn first")
         with torch.autocast(x.device.type, enabled=False):
             first = feed_forward(net, x)
             decision = first.predictions[-1].detach().argmax(1)
-            return activity_at(net, self.relaxed(net, first, decision, OBJECTIVES["cross_entropy"]))
+            return activity_at(net, self.relaxed(net, first, decision, self.objective))
 
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return what ``learn`` returns.

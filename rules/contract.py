@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from models.base import StagedNet
 from rules._behaviour import (
     CLASSES,
     IN_SHAPE,
@@ -25,9 +24,8 @@ from rules._behaviour import (
     check_exact_limit,
     check_hidden_stages_move,
 )
-from rules.base import OBJECTIVES, Learned, Objective, Rule
-
-Build = Callable[[tuple[int, ...], tuple[int, ...]], StagedNet]
+from rules._case import Build, Case, out_shape
+from rules.base import OBJECTIVES, Learned, Rule
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _on_network(make: Callable[[], Rule], name: str, build: Build) -> Iterator[O
     for objective in (OBJECTIVES["cross_entropy"], OBJECTIVES["mean_squared_error"]):
         where = f"{name}, {objective.name}"
         try:
-            reason = make().supports(build(IN_SHAPE, _out_shape(objective)), objective)
+            reason = make().supports(build(IN_SHAPE, out_shape(objective)), objective)
         except Exception as error:
             yield Outcome("supports", where, "fail", f"raised {type(error).__name__}: {error}")
             continue
@@ -85,41 +83,6 @@ def _on_network(make: Callable[[], Rule], name: str, build: Build) -> Iterator[O
         for check in STRUCTURE:
             case = Case(make, build, objective)
             yield _outcome(check.__name__.removeprefix("check_"), where, functools.partial(check, case))
-
-
-@dataclass(frozen=True)
-class Case:
-    """One rule on one network and objective; every call builds them afresh from the same seed."""
-
-    make: Callable[[], Rule]
-    build: Build
-    objective: Objective
-
-    def attached(self) -> tuple[StagedNet, Rule]:
-        """Return a network and the rule attached to it."""
-        torch.manual_seed(0)
-        net = self.build(IN_SHAPE, _out_shape(self.objective))
-        rule = self.make()
-        torch.manual_seed(1)
-        rule.attach(net.eval())
-        return net.train(), rule
-
-    def data(self, num: int = 6) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets."""
-        generator = torch.Generator().manual_seed(2)
-        x = torch.randn(num, *IN_SHAPE, generator=generator)
-        if self.objective.name == "cross_entropy":
-            return x, torch.randint(0, CLASSES, (num,), generator=generator)
-        return x, torch.rand(num, *_out_shape(self.objective), generator=generator)
-
-    def learn(self, net: StagedNet, rule: Rule, x: Tensor, target: Tensor, seed: int = 3) -> Learned:
-        """Return ``rule.learn`` from a given random state."""
-        torch.manual_seed(seed)
-        return rule.learn(net, x, target, self.objective)
-
-
-def _out_shape(objective: Objective) -> tuple[int, ...]:
-    return (CLASSES,) if objective.name == "cross_entropy" else IN_SHAPE
 
 
 def check_constructor(make: Callable[[], Rule]) -> None:
@@ -191,7 +154,7 @@ def check_signals(case: Case) -> None:
 def check_attach_leaves_the_network_alone(case: Case) -> None:
     """``supports`` and ``attach`` change nothing of the network, which every rule starts from alike."""
     torch.manual_seed(0)
-    net = case.build(IN_SHAPE, _out_shape(case.objective)).eval()
+    net = case.build(IN_SHAPE, out_shape(case.objective)).eval()
     before = copy.deepcopy(net.state_dict())
     rule = case.make()
     rule.supports(net, case.objective)
@@ -267,6 +230,32 @@ def check_predict(case: Case) -> None:
             raise Failure("activations keyed by stage, one per image", stage, "see Rule.activations")
 
 
+def check_labels_stay_out_of_inference(case: Case) -> None:
+    """What was learned from other targets, weights untouched, changes no bit of ``predict`` and ``activations``.
+
+    Targets reach inference through the weights alone, which the optimiser has not moved here.
+    """
+    x, target = case.data()
+    other = (target + 1) % CLASSES if target.dim() == 1 else target.flip(0)
+    answers = []
+    for labels in (target, other):
+        net, rule = case.attached()
+        case.learn(net, rule, x, labels)
+        net.eval()
+        rule.eval()
+        torch.manual_seed(4)
+        output = rule.predict(net, x).detach()
+        torch.manual_seed(4)
+        answers.append({"predict": output, **rule.activations(net, x)})
+    for name, answer in answers[0].items():
+        if not torch.equal(answer, answers[1][name]):
+            where = name if name == "predict" else f"activations of {name}"
+            raise Failure(
+                "the same inference whatever the targets of the last batch were", f"{where} differ",
+                "labels must not reach inference: keep nothing of the target between learn and predict",
+            )  # fmt: skip
+
+
 def check_state_round_trip(case: Case) -> None:
     """A rule restored from its state dict goes on as the original: everything it needs is a parameter or a buffer."""
     net, rule = case.attached()
@@ -286,7 +275,7 @@ def check_state_round_trip(case: Case) -> None:
 
 STRUCTURE: tuple[Callable[[Case], None], ...] = (
     check_attach_leaves_the_network_alone, check_returned_gradients, check_signals, check_leaves_no_trace,
-    check_repeatable, check_mean_reduction, check_predict, check_state_round_trip,
+    check_repeatable, check_mean_reduction, check_predict, check_labels_stay_out_of_inference, check_state_round_trip,
 )  # fmt: skip
 
 

@@ -3,7 +3,9 @@
     δ_l = (B_{l+1} δ_{l+1}) ⊙ f′(z_l)        B = M ⊙ sign(W)        ∂L/∂W_l := δ_l h_{l-1}ᵀ
 
 Feedback weights share the sign of the forward weights and nothing else: M holds magnitudes that are all
-equal (uSF), fixed at random (frSF), or drawn anew for every batch (brSF).
+equal (uSF), fixed at random (frSF), or drawn anew for every batch (brSF). Their scale is 1 / √fan-in of the
+forward synapse: equal to it for uSF, the σ of a half-normal otherwise. Forward weights start with that σ too where
+the activation is not rectified, with √2 times it under ReLU (He), with less on top of a residual branch.
 
 Weight transport of one bit per synapse; the error returns in a pass of its own.
 """
@@ -42,7 +44,7 @@ class SignSymmetry(Rule):
         self.redrawn = magnitude == "batch"
 
     def attach(self, net: StagedNet) -> None:
-        """Draw M at the scale of the initial weights for every synapse but the first."""
+        """Draw M at the scale of 1 / √fan-in for every synapse but the first."""
         for name, synapse in fed_back(net).items():
             self.register_buffer(name, self._draw(synapse.weight))
 

@@ -82,6 +82,22 @@ def test_no_interval_for_one_seed_and_reasons_for_what_is_missing(board):
     assert "[" not in render.cells(rows["untrained"], notes)[2]
 
 
+def test_a_row_whose_inference_is_unstable_is_marked_above_one_percent(tmp_path):
+    for rule, share in (("predictive_coding", 0.59), ("error_predictive_coding", 0.008)):
+        for seed in range(2):
+            write(tmp_path, rule, seed, [("accuracy", "accuracy", 0.8), ("inference", "unstable_share", share)])
+    write(tmp_path, "backprop", 0, [
+        ("accuracy", "accuracy", 0.9), ("inference", "unstable_share", None, "", "", "its inference has no iterations")])  # fmt: skip
+    rows, notes = by_rule(tmp_path), render.Notes()
+    assert render.cells(rows["error_predictive_coding"], notes)[0] == "error_predictive_coding"
+    assert render.cells(rows["backprop"], notes)[0] == "backprop"
+    marked = render.cells(rows["predictive_coding"], notes)[0]
+    number = notes.lines().index(next(n for n in notes.lines() if "unstable" in n)) + 1
+    assert marked == "predictive_coding" + str(number).translate(render.SUPERSCRIPTS)
+    assert notes.reasons[number - 1] == "its inference is unstable on 59% of images"
+    assert "its inference is unstable on 59% of images" in render.markdown(list(rows.values()))
+
+
 def test_rules_first_then_controls_then_null_observers_always_there(board):
     assert [r.kind for r in read_rows(board)] == ["rule"] * 3 + ["control"] * 2 + ["null"]
     assert [r.rule for r in read_rows(board)][:2] == ["backprop", "feedback_alignment"]

@@ -27,7 +27,7 @@ def failures(rule, networks=MLP, behaviour=False):
 def test_every_rule_keeps_the_contract_on_every_architecture(name):
     outcomes = check_rule(RULES.load(name), NETWORKS, behaviour=True)
     assert [o for o in outcomes if o.result == "fail"] == []
-    assert sum(o.result == "pass" for o in outcomes) > 40  # 8 checks on 5 networks, for one objective or both
+    assert sum(o.result == "pass" for o in outcomes) > 40  # 9 checks on 5 networks, for one objective or both
 
 
 def test_the_template_of_a_new_rule_keeps_the_contract(tmp_path):
@@ -123,6 +123,31 @@ class PredictSeesLabels(Backprop):
         return net(x)
 
 
+class PredictRemembersLabels(Backprop):
+    """Answers what it was last taught; the signature of ``predict`` is clean."""
+
+    def attach(self, net):
+        self.register_buffer("last", torch.zeros(net.out_shape))
+
+    def learn(self, net, x, target, objective):
+        self.last.copy_(-objective.error(torch.zeros(len(x), *net.out_shape), target)[0])
+        return super().learn(net, x, target, objective)
+
+    def predict(self, net, x):
+        return net(x) + self.last
+
+
+class ActivationsRememberLabels(Backprop):
+    """Hidden activity carries the last targets, in an attribute that no checkpoint holds."""
+
+    def learn(self, net, x, target, objective):
+        self.bias = target.double().mean().item()
+        return super().learn(net, x, target, objective)
+
+    def activations(self, net, x):
+        return {n: a + getattr(self, "bias", 0.0) * (n == net.hidden[0]) for n, a in net.trace(x).items()}
+
+
 class PredictUsesTheBatch(Backprop):
     def predict(self, net, x):
         return net(x - x.mean(0, keepdim=True))
@@ -140,6 +165,8 @@ class PositionalHyperparameter(Backprop):
         (WritesGrad, "leaves_no_trace"), (LeavesHook, "leaves_no_trace"), (KeepsGraph, "returned_gradients"),
         (ChangesOnSecondCall, "repeatable"), (UnseededNoise, "repeatable"), (HiddenState, "state_round_trip"),
         (WrongName, "returned_gradients"), (NotFinite, "returned_gradients"), (PredictSeesLabels, "predict"),
+        (PredictRemembersLabels, "labels_stay_out_of_inference"),
+        (ActivationsRememberLabels, "labels_stay_out_of_inference"),
         (PredictUsesTheBatch, "predict"), (PositionalHyperparameter, "constructor"),
     ],
 )  # fmt: skip
@@ -147,6 +174,13 @@ def test_planted_bugs_are_found(mutant, check):
     found = failures(mutant)
     assert check in found, found
     assert "expected" in found[check] and "fix:" in found[check]
+
+
+def test_a_label_that_reaches_inference_is_named_as_such():
+    message = failures(PredictRemembersLabels)["labels_stay_out_of_inference"]
+    assert "predict differ" in message and "labels must not reach inference" in message
+    message = failures(ActivationsRememberLabels)["labels_stay_out_of_inference"]
+    assert "activations of hidden1 differ" in message
 
 
 class WrongLimit(FeedbackAlignment):

@@ -79,24 +79,6 @@ def test_energy_never_rises_during_inference_and_the_trajectory_shows_it(build):
     assert list(states) == list(net.stages)
 
 
-@pytest.mark.parametrize("rule", [PredictiveCoding, ErrorPredictiveCoding, IncrementalPredictiveCoding])
-def test_activations_are_the_feed_forward_pass_or_relaxed_towards_the_own_decision(rule):
-    """The relaxed states have a lower energy towards that decision, and repeat the trajectory's last ones."""
-    net = mlp.build((1, 8, 8), (10,), width=12)
-    x, _ = batch(net)
-    plain, relaxed = rule(steps=15), rule(steps=15, activity="relaxed")
-    for stage, activity in net.trace(x).items():
-        assert torch.equal(plain.activations(net, x)[stage], activity)
-    found = relaxed.activations(net, x)
-    decision = net(x).argmax(1)
-    *_, (last, states) = plain.trajectory(net, x, decision, CE)
-    assert all(torch.equal(found[s], states[s]) for s in net.stages)
-    assert (last < CE.losses(net(x), decision)).all()
-    assert (CE.losses(found["readout"], decision) < CE.losses(net(x), decision)).all()
-    image = mlp.build((1, 8, 8), (1, 3, 3), width=12)
-    assert torch.equal(relaxed.activations(image, x)["hidden1"], image.trace(x)["hidden1"])
-
-
 def test_all_solvers_descend_one_energy_and_a_rule_without_inference_has_one_point_on_it():
     net = mlp.build((1, 8, 8), (10,), width=12)
     x, target = batch(net)
