@@ -26,8 +26,9 @@ from typing import ClassVar
 from evaluation.base import Benchmark, Observer, Score, not_available
 from evaluation.brain import encoding_reports, hierarchy_reports, reports
 from evaluation.brain.data import BrainData, DataMissing, problems
-from evaluation.brain.features import NotInEvaluationMode, Spec, precise
+from evaluation.brain.features import Spec, precise
 from evaluation.brain.inference import RESAMPLES, Alignment, align
+from evaluation.brain.mode import NotInEvaluationMode
 from evaluation.brain.models import Rows, collect
 from evaluation.brain.rdm import METHODS, Method
 from training.data.base import Source

@@ -12,7 +12,6 @@ from evaluation.brain.features import (
     Source,
     Spec,
     activations_of,
-    assert_evaluation_mode,
     reducer_for,
     signals_of,
     stage_rdms,
@@ -20,6 +19,7 @@ from evaluation.brain.features import (
 )  # fmt: skip
 from evaluation.brain.inference import Row
 from evaluation.brain.losses import outputs, probe
+from evaluation.brain.mode import assert_evaluation_mode
 from evaluation.brain.rdm import Array, num_images, rdm, settled
 
 SHUFFLED = "shuffled_label"  # a loss that is a control

@@ -10,7 +10,6 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from evaluation.brain._examination import BrainBenchmark
 from evaluation.brain.features import precise
 from evaluation.brain.inference import Row, align, on_images
 from evaluation.brain.losses import SEED
@@ -25,29 +24,8 @@ from rules.backprop import Backprop
 from rules.readout_only import ReadoutOnly
 from rules.untrained import Untrained
 from tests.evaluation.brain.conftest import observer_of
+from tests.evaluation.brain.examined import OnData, by_name, examine
 from training.data.base import Source
-
-
-def by_name(scores, metric, **where):
-    return [s for s in scores if s.metric == metric and all(getattr(s, k) == v for k, v in where.items())]
-
-
-class OnData(BrainBenchmark):
-    """The examination on data that a test gives."""
-
-    name = "on_data"
-    losses = ("pseudo_label", "label")
-    resamples = 20
-    data = None
-
-    def load(self, source):
-        return self.data
-
-
-def examine(data, observer, **options):
-    bench = OnData(**options)
-    bench.data = data
-    return bench.measure(observer)
 
 
 @pytest.fixture(scope="module")
@@ -174,55 +152,6 @@ def test_the_order_of_images_in_the_files_does_not_matter(few, small):
             assert a is b or a == pytest.approx(b, abs=1e-9), one.metric
 
 
-def silent(*stages, rule=None):
-    """A network of which some stages give zero whatever is shown, as spiking ones do that never reach threshold."""
-    torch.manual_seed(0)
-    net = cnn.build((3, 16, 16), (4,), width=2, hidden=8)
-    observer = observer_of(net, rule or Backprop(), size=16)
-
-    class Silent:
-        def __getattr__(self, name):
-            return getattr(observer, name)
-
-        def activations(self, stimuli):
-            return {n: a * 0 if n in stages else a for n, a in observer.activations(stimuli).items()}
-
-    return Silent()
-
-
-@pytest.mark.parametrize(
-    "stages", [("conv2",), ("conv1", "hidden"), ("conv1", "conv2", "conv3", "hidden"), ("conv1", "conv2", "conv3", "hidden", "readout")]
-)  # fmt: skip
-def test_silent_stages_are_said_and_fail_nothing(few, stages, tmp_path):
-    """No pattern, no row: with the reason; what can be compared is, and the rest of the run goes on."""
-    bench = OnData()
-    bench.data = few
-    scores = bench.measure(silent(*stages))
-    json.dumps([dataclasses.asdict(s) for s in scores], allow_nan=False)
-    for stage in stages:
-        (score,) = by_name(scores, "activation", stage=stage)
-        assert score.raw is None and "no pattern" in score.reason
-        assert not by_name(scores, "signal_label_given_activation", stage=stage)
-    left = {s.stage for s in by_name(scores, "activation") if s.raw is not None}
-    assert left == {"conv1", "conv2", "conv3", "hidden", "readout"} - set(stages)
-    for s in by_name(scores, "activation_best"):
-        assert (s.raw is not None) == (len(left) > 1) and (s.raw is not None or "none to choose" in s.reason)
-    assert all(s.raw is not None for s in by_name(scores, "signal_label_best"))  # signals go on
-    paths = bench.draw(tmp_path, {"silent": None})
-    assert {p.name for p in paths} >= {"brain_on_data_matrix.png"} and all(p.exists() for p in paths)
-
-
-def test_nothing_is_drawn_where_nothing_can_be_compared(few, tmp_path):
-    """All stages silent and a rule that does not learn: no row is left but those of the controls."""
-    bench = OnData()
-    bench.data = few
-    scores = bench.measure(silent("conv1", "conv2", "conv3", "hidden", "readout", rule=Untrained()))
-    assert not [s for s in by_name(scores, "activation") if s.raw is not None]
-    assert all("none to choose" in s.reason for s in by_name(scores, "activation_best"))
-    assert by_name(scores, "control_pixels")
-    assert bench.draw(tmp_path, {"x": None}) == [] and list(tmp_path.iterdir()) == []
-
-
 def test_shuffled_labels_have_a_null_of_many_shuffles(scored, few, small):
     """Mean and range are those of the readout's error, (p - y) R', written out for every shuffle."""
     found = by_name(scored, "signal_shuffled_label_null")
@@ -328,49 +257,6 @@ def test_controls_have_the_signals_that_they_have(few, rule, stages):
     assert by_name(scores, "activation")
 
 
-@pytest.fixture(scope="module")
-def encoded(stream):
-    """Encoding with one voxel of V1 that is dead, and one that is dead on the images of a fold alone."""
-    from evaluation.brain.encoding import folds
-
-    part = stream.select(np.arange(0, 64, 2))
-    responses = {r: v[:2] for r, v in part.responses.items()}
-    spoilt = [v.copy() for v in responses["V1"]]
-    spoilt[0][:, 3] = 1.5
-    (_, held), *_ = folds(32)
-    spoilt[1][held, 5] = 0.25
-    whole = dataclasses.replace(part, responses=responses, movie=None, times=None, people={})
-    torch.manual_seed(0)
-    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
-    dead = dataclasses.replace(whole, responses={**responses, "V1": tuple(spoilt)})
-    return examine(whole, observer), examine(dead, observer), spoilt
-
-
-def test_dead_voxels_are_left_out_and_counted(encoded):
-    whole, dead, spoilt = encoded
-    num = sum(v.shape[1] for v in spoilt)
-    for metric in ("encoding_r", "encoding_r2", "cka"):
-        for s in by_name(dead, metric, target="V1"):
-            assert s.raw is not None and f"2 of {num} voxels constant: left out" in s.reason
-        for s in by_name(dead, metric, target="IT"):  # nothing changes elsewhere
-            (same,) = by_name(whole, metric, target="IT", stage=s.stage)
-            assert s.raw == pytest.approx(same.raw, abs=1e-9) and "constant" not in s.reason
-
-
-def test_encoding_has_its_mandatory_rows(encoded):
-    """The network before training, and what needs no network, voxel by voxel."""
-    scores, _, _ = encoded
-    for metric in ("encoding_r", "encoding_r2", "cka"):
-        stages = {s.stage for s in by_name(scores, f"untrained_{metric}")}
-        assert stages == {s.stage for s in by_name(scores, metric)} == {"conv1", "conv2", "conv3", "hidden", "readout"}
-        for control in ("pixels", "gabor", "silhouette", "luminance", "label_shape"):
-            found = by_name(scores, f"control_{control}_{metric}")
-            assert {s.target for s in found} == {"V1", "V2", "V4", "IT"} and all(s.stage == "" for s in found)
-    assert by_name(scores, "untrained_encoding_spatial") and by_name(scores, "untrained_bh_score")
-    best = {c: by_name(scores, f"control_{c}_encoding_r", target="V1")[0].raw for c in ("gabor", "label_shape")}
-    assert best["gabor"] > best["label_shape"]  # simulated V1 is Gabor energy
-
-
 def test_every_loss_has_its_row_before_training(few, small):
     class Every(OnData):
         losses = ("pseudo_label", "entropy", "label", "instance")
@@ -379,19 +265,6 @@ def test_every_loss_has_its_row_before_training(few, small):
     bench.data = few
     found = {s.metric for s in bench.measure(small)}
     assert {f"{p}signal_{x}" for x in Every.losses for p in ("", "untrained_")} <= found
-
-
-def test_a_silent_stage_is_not_encoded_as_zero(stream):
-    part = stream.select(np.arange(0, 64, 4))
-    card = dataclasses.replace(part.card, rois=("IT",))
-    people = {"IT": ("one",)}
-    data = dataclasses.replace(
-        part, card=card, movie=None, times=None, responses={"IT": part.responses["IT"][:1]}, people=people
-    )
-    scores = examine(data, silent("conv2", rule=Untrained()))
-    (said,) = by_name(scores, "encoding_r", stage="conv2")
-    assert said.raw is None and said.reason == "the same for all images"
-    assert by_name(scores, "encoding_r", stage="conv1")[0].raw is not None
 
 
 class Stubborn(nn.BatchNorm2d):
@@ -430,22 +303,6 @@ def test_data_that_are_not_there_are_not_zero(tmp_path, small):
     assert {s.metric for s in scores} == {"data", "activation_slope"}
     assert all(s.raw is None and "--download" in s.reason for s in scores)
     assert "--download" in bench.absent() and bench.draw(tmp_path, {"x": small}) == []
-
-
-@pytest.mark.slow
-def test_signals_explain_variance_of_their_own_only_where_they_do(stream):
-    """Banded ridge through the benchmark: an option, with its own rows."""
-    import numpy as np
-
-    part = stream.select(np.arange(0, 64, 2))
-    card = dataclasses.replace(part.card, rois=("IT",))
-    only = {"IT": part.responses["IT"][:1]}
-    data = dataclasses.replace(part, card=card, movie=None, times=None, responses=only, people={})
-    torch.manual_seed(0)
-    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
-    scores = examine(data, observer, banded=True)
-    assert len(by_name(scores, "encoding_unique_signal_label", target="IT")) == 5
-    assert len(by_name(scores, "encoding_all_signal_pseudo_label", target="IT")) == 5
 
 
 @pytest.mark.slow

@@ -9,11 +9,9 @@ from torch import nn
 
 from evaluation.brain import features
 from evaluation.brain.features import (
-    NotInEvaluationMode,
     Reducer,
     Spec,
     activations_of,
-    assert_evaluation_mode,
     at_resolution,
     patterns,
     pooled,
@@ -32,6 +30,7 @@ from evaluation.brain.losses import (
     probe,
     unit,
 )
+from evaluation.brain.mode import NotInEvaluationMode, assert_evaluation_mode
 from evaluation.brain.rdm import rdm
 from models import cnn, mlp, resnet
 from models.base import Stage, StagedNet
