@@ -68,7 +68,7 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     if (e["bp_equivalent"].value or 0) > 0 and row.rule != "backprop":
         cosine += " BP-equivalent"
     unstable = e["unstable_share"].value or 0.0
-    shaky = f"its inference is unstable on {unstable:.0%} of images" if unstable > UNSTABLE else ""
+    shaky = f"its inference is unstable on {unstable:.0%} of images: their energy rises" if unstable > UNSTABLE else ""
     return (
         row.rule + kind + notes.mark(shaky), seeds, _interval(e["accuracy"], "{:.1%}", notes), change, learned,
         _interval(e["kanizsa"], "{:+.3f}", notes), cosine, _point(e["flops_ratio"], "{:.2f}×"),

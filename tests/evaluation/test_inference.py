@@ -43,8 +43,6 @@ def small_cnn():
 
 def descent(net, x, target, steps, step_size):
     """F = ½ Σ ‖f_l(v_{l−1}) − v_l‖² + cross-entropy, all states at once, by autograd: energies (T + 1, B)."""
-    net = copy.deepcopy(net).double()
-    x = x.double()
     stages = list(net.stages.values())
     hidden, energies = [], []
     for stage in stages[:-1]:
@@ -64,7 +62,11 @@ def descent(net, x, target, steps, step_size):
 
 @pytest.mark.parametrize("step_size", [0.01, 0.1, 0.4, 3.0])
 def test_shares_and_ratios_are_those_of_descent_written_out(step_size):
-    """Far below the bound no image rises; at γ = 3 all do: the state on top, whose curvature is 1 or more, overshoots."""
+    """In float64, where both agree to rounding.
+
+    Far below the bound no image rises; at γ = 3 all do: the state on top, whose curvature is 1 or more, overshoots.
+    """
+    torch.set_default_dtype(torch.float64)
     net, other = small_cnn(), small_cnn()
     with torch.no_grad():
         for p in net.parameters():
@@ -74,7 +76,7 @@ def test_shares_and_ratios_are_those_of_descent_written_out(step_size):
     for moment, at in (("final", net), ("initial", other)):
         x, target = seen.probe()
         e = descent(at, x, target, 8, step_size)
-        up = (e[1:] - e[:-1] > 1e-6 * e[0]).any(0).double().mean().item()
+        up = (e[1:] - e[:-1] > 1e-3 * e[0]).any(0).double().mean().item()
         assert number(scores, "rising_share", moment) == pytest.approx(up, abs=1e-12)
         assert number(scores, "energy_ratio", moment) == pytest.approx((e[-1].sum() / e[0].sum()).item(), rel=1e-8)
         higher = (e[-1] > e[0]).double().mean().item()
@@ -113,7 +115,7 @@ def test_training_can_leave_the_stable_range_and_the_two_moments_say_so():
 
 def test_an_energy_that_is_not_a_number_counts_as_rising():
     nan = float("nan")
-    energies = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.5, nan, 1.0 + 1e-7, 1.1], [0.4, nan, 0.9, 0.2]])
+    energies = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.5, nan, 1.0 + 1e-4, 1.1], [0.4, nan, 0.9, 0.2]])
     assert rises(energies).tolist() == [False, True, False, True]
 
 

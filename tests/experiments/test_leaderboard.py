@@ -94,7 +94,7 @@ def test_a_row_whose_inference_is_unstable_is_marked_above_one_percent(tmp_path)
     marked = render.cells(rows["predictive_coding"], notes)[0]
     number = notes.lines().index(next(n for n in notes.lines() if "unstable" in n)) + 1
     assert marked == "predictive_coding" + str(number).translate(render.SUPERSCRIPTS)
-    assert notes.reasons[number - 1] == "its inference is unstable on 59% of images"
+    assert notes.reasons[number - 1] == "its inference is unstable on 59% of images: their energy rises"
     assert "its inference is unstable on 59% of images" in render.markdown(list(rows.values()))
 
 
