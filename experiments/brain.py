@@ -1,11 +1,12 @@
 """``plasticbench brain``: brain data sets checked, imported, and networks scored on them. Imports nothing heavy."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.catalogues import BRAINS
+from experiments.catalogues import BENCHMARKS, BRAINS
 from training.errors import UserError, unknown
 
 
@@ -41,7 +42,8 @@ def add_parser(commands: Any, data: Callable[[argparse.ArgumentParser], None], r
     imported.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
     imported.add_argument("--stimuli", type=Path, help="folder of images, or .npy (sRGB)")
     imported.add_argument("--labels", type=Path, help="CSV: column stimulus, further columns labels")
-    imported.add_argument("--rdms", nargs="+", metavar="ROI=FILE[:KEY]", help=".npy, .npz or .mat: RDMs of subjects")
+    imported.add_argument("--rdms", nargs="+", metavar="ROI=FILE[:KEY]",
+        help=".npy, .npz or .mat: RDMs of subjects, the same people in the same order in every file")  # fmt: skip
     imported.add_argument("--responses", nargs="+", metavar="ROI=FILE[:KEY]", help="(subjects, images, channels)")
     imported.add_argument("--bids", type=Path, help="folder with sub-*/func/*_bold.nii.gz and *_events.tsv")
     imported.add_argument("--masks", nargs="+", metavar="ROI=FILE", help="3-D masks; {subject} stands for the subject")
@@ -79,9 +81,11 @@ def load(name: str, source: Any) -> Any:
     for folder in (Path(name), source.root / "brains" / name):
         if (folder / "brain.yaml").exists():
             try:
-                return read(folder)
+                data = read(folder)
             except Broken as error:
                 raise UserError(f"{folder}: " + "\n  ".join(["broken", *error.found])) from error
+            refuse_taken(data.card.name, f"{folder / 'brain.yaml'}: name")
+            return data
     if name in BRAINS.entries():
         try:
             return BRAINS.load(name)(source)
@@ -90,6 +94,16 @@ def load(name: str, source: Any) -> Any:
     if Path(name).is_dir():
         raise UserError(f"{name}: holds no brain.yaml; every brain data set has a card")
     raise unknown("brain data set", name, [*BRAINS.entries(), *own_brains(source.root)])
+
+
+def refuse_taken(name: str, where: str) -> None:
+    """Make sure that a user's data do not write their scores under the name of a benchmark.
+
+    Raises:
+        UserError: If the name is that of a benchmark or a brain data set of plasticbench.
+    """
+    if name in BENCHMARKS.entries() or name in BRAINS.entries():
+        raise UserError(f"{where}: {name!r} is the name of a benchmark; choose another")
 
 
 def own_brains(root: Path) -> dict[str, str]:
@@ -126,21 +140,13 @@ def check_command(options: argparse.Namespace) -> int:
 
 def score_command(options: argparse.Namespace) -> int:
     """Score finished runs on brain data."""
-    import yaml
-
     from experiments.commands import execution_of
     from experiments.runner import measure_with
     from training.directory import run_directories
 
     execution = execution_of(options)
     data = load(options.on, _source(options))
-    values = {}
-    for text in options.options:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text!r}: expected key=value")
-        values[key] = yaml.safe_load(value)
-    bench = benchmark_on(data, values)
+    bench = benchmark_on(data, options_of(options.options))
     for root in options.runs_given:
         for directory in run_directories(root):
             if directory.status()["state"] != "done":
@@ -149,6 +155,26 @@ def score_command(options: argparse.Namespace) -> int:
             num = measure_with(directory, execution, bench)
             print(f"{directory.path}: {num} scores of {bench.name}")
     return 0
+
+
+def options_of(given: Sequence[str]) -> dict[str, Any]:
+    """Return options from ``key=value`` with values in YAML.
+
+    Raises:
+        UserError: If one is not written so.
+    """
+    import yaml
+
+    values = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {text!r}: expected key=value")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text!r}: the value is no YAML ({' '.join(str(error).split())[:120]})") from error
+    return values
 
 
 def benchmark_on(data: Any, values: Mapping[str, Any]) -> Any:
@@ -160,10 +186,11 @@ def benchmark_on(data: Any, values: Mapping[str, Any]) -> Any:
     import inspect
 
     from evaluation.brain._examination import BrainBenchmark
-    from experiments.catalogues import BENCHMARKS
 
     name = data.card.name
     base: Any = BENCHMARKS.load(name) if name in BENCHMARKS.entries() else BrainBenchmark
+    if not issubclass(base, BrainBenchmark):
+        raise UserError(f"brain data {name!r} have the name of another benchmark; choose another in brain.yaml")
     known = inspect.signature(base.__init__).parameters
     for key in values:
         if key not in known or key == "self":
@@ -206,8 +233,11 @@ def import_command(options: argparse.Namespace) -> int:
     from evaluation.brain.folder import write
     from evaluation.brain.importers import NotReadable
 
+    name = options.name or options.folder.resolve().name
+    refuse_taken(name, "--name" if options.name else str(options.folder))
     try:
         data = load(options.known, _source(options)) if options.known else _assembled(options)
+        data = dataclasses.replace(data, card=dataclasses.replace(data.card, name=name))
         write(data, options.folder)
     except NotReadable as error:
         raise UserError(str(error)) from error
@@ -221,8 +251,8 @@ def import_command(options: argparse.Namespace) -> int:
 
 
 def _assembled(options: argparse.Namespace) -> Any:
-    from evaluation.brain import importers
-    from evaluation.brain.data import BrainData, Card
+    from evaluation.brain import fmri, importers
+    from evaluation.brain.data import BrainData, Card, same_people
     from evaluation.brain.images import stimuli_of
 
     if options.stimuli is None:
@@ -237,26 +267,28 @@ def _assembled(options: argparse.Namespace) -> Any:
         r: importers.responses(importers.array(f, k), str(f))
         for r, (f, k) in _pairs(options.responses, "--responses").items()
     }
+    people = same_people(rdms) | same_people(responses)
     if options.bids:
         masks = {r: f for r, (f, _) in _pairs(options.masks, "--masks").items()}
         if not masks:
             raise UserError("--bids needs --masks ROI=FILE …")
-        scans = importers.bids_scans(options.bids)
-        responses |= importers.glm_responses(scans, masks, names, repetition_time=options.tr)
+        scans = fmri.bids_scans(options.bids)
+        responses |= fmri.glm_responses(scans, masks, names, repetition_time=options.tr)
+        people |= dict.fromkeys(masks, tuple(sorted({s.subject for s in scans})))
     movie = times = None
     if options.epochs:
         codes = importers.event_names(options.event_names) if options.event_names else {}
         movie, times = importers.epochs_movie(options.epochs, codes, names, bin_ms=options.bin_ms)
     found = list(dict.fromkeys([*rdms, *responses]))
     rois = options.rois or found
-    people = [*map(len, rdms.values()), *map(len, responses.values()), *([] if movie is None else [len(movie)])]
+    num = [*map(len, rdms.values()), *map(len, responses.values()), *([] if movie is None else [len(movie)])]
     card = Card(
-        name=options.name or options.folder.name,
+        name=options.name or options.folder.resolve().name,
         modality=options.modality or ("fmri" if options.bids else "meg" if options.epochs else "mixed"),
         rois=tuple(rois),
         beside=tuple(r for r in found if r not in rois),
-        subjects=max(people),
+        subjects=max(num),
         citation=options.citation or "not given",
         licence=options.licence or "not given",
     )
-    return BrainData(card, stimuli, names, labels, rdms, responses, movie, times)
+    return BrainData(card, stimuli, names, labels, rdms, responses, movie, times, people=people)

@@ -20,13 +20,14 @@ NUMBERS: dict[str, tuple[str, str, str | None]] = {
     "label_signal_left": (REAL, "signal_label_given_label_best", ROI),
     "slope": (REAL, "activation_slope", None),
     "signal_slope": (REAL, "signal_pseudo_label_slope", None),
-    "space": (SIMULATED, "activation_spatial", None),
-    "signal_space": (SIMULATED, "signal_pseudo_label_spatial", None),
-    "time": (SIMULATED, "activation_temporal", None),
-    "signal_time": (SIMULATED, "signal_pseudo_label_temporal", None),
+    "output_error": (REAL, "control_output_error_label", ROI),
+    "simulated_space": (SIMULATED, "activation_spatial", None),
+    "simulated_signal_space": (SIMULATED, "signal_pseudo_label_spatial", None),
+    "simulated_time": (SIMULATED, "activation_temporal", None),
+    "simulated_signal_time": (SIMULATED, "signal_pseudo_label_temporal", None),
     **{
         f"control_{n}": (REAL, f"control_{n}", ROI)
-        for n in ("pixels", "luminance", "gabor", "silhouette", "label_animacy", "output_error_label")
+        for n in ("pixels", "luminance", "gabor", "silhouette", "label_animacy")
     },
 }
 # Column → the numbers in its cells, the second one being what is left of the first.
@@ -35,19 +36,21 @@ REAL_COLUMNS = {
     "before training": ("untrained",),
     "IT: signal → left": ("signal", "signal_left"),
     "IT: label signal → left": ("label_signal", "label_signal_left"),
+    "its output error": ("output_error",),
     "slope": ("slope",),
     "slope, signal": ("signal_slope",),
 }
 SIMULATED_COLUMNS = {
-    "space (sim.)": ("space",),
-    "signal": ("signal_space",),
-    "time (sim.)": ("time",),
-    "signal ": ("signal_time",),
+    "space (sim.)": ("simulated_space",),
+    "signal: space (sim.)": ("simulated_signal_space",),
+    "time (sim.)": ("simulated_time",),
+    "signal: time (sim.)": ("simulated_signal_time",),
 }
 NOTES = (
     "Brain. IT: mean Spearman of RDMs with 15 subjects' IT (objects92), at the stage that other images chose; left: "
     "given pixels, Gabor energy and silhouettes (activation); given these, the categories and the activations (signal "
-    "of the network's own answer); given the categories (signal of the category loss).",
+    "of the network's own answer); given the categories (signal of the category loss). its output error: that loss's "
+    "error at the network's output, which no learning rule has carried anywhere yet.",
     "slope: rise of IT above EVC over the stages, in units of the noise ceiling; positive = later stages are more like "
     "IT. sim.: SIMULATED data of known hierarchy, no brain: +1 = stages in the order of areas (space) or of latencies "
     "(time).",
@@ -106,7 +109,7 @@ def _cell(brain: Mapping[str, Any], names: Sequence[str], mark: Callable[[str], 
 
 
 def _controls(rows: Sequence[Any]) -> list[str]:
-    """Return one line with what needs no network, which is the same for every row."""
+    """Return one line with what needs no network and is the same for every row."""
     found = {}
     for name in NUMBERS:
         if name.startswith("control_"):
@@ -115,4 +118,4 @@ def _controls(rows: Sequence[Any]) -> list[str]:
                 found[name.removeprefix("control_").replace("_", " ")] = sum(values) / len(values)
     if not found:
         return []
-    return ["IT without a trained network: " + ", ".join(f"{n} {v:+.3f}" for n, v in found.items())]
+    return ["IT without any network, the same for every row: " + ", ".join(f"{n} {v:+.3f}" for n, v in found.items())]

@@ -50,6 +50,23 @@ def control_rdms(data: BrainData) -> tuple[dict[str, Array], dict[str, str]]:
     return found, missing
 
 
+def control_features(data: BrainData) -> dict[str, Array]:
+    """Return what an encoding model gets in place of a stage: features ``(N, U)`` of every control that exists."""
+    images = resized(data.stimuli)
+    grey = luminance(images)
+    found = {
+        "pixels": images.flatten(1).numpy(),
+        "luminance": grey.mean((1, 2))[:, None].numpy(),
+        "gabor": gabor_energy(grey).flatten(1).numpy(),
+    }
+    masks = silhouettes(images)
+    if masks is not None:
+        found["silhouette"] = masks.flatten(1).double().numpy()
+    for name, labels in data.labels.items():
+        found[f"label_{name}"] = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    return {n: x for n, x in found.items() if np.ptp(x, 0).any()}
+
+
 def resized(stimuli: Tensor, side: int = SIDE) -> Tensor:
     """Return stimuli at the side at which controls see them, in float64."""
     x = stimuli.double()

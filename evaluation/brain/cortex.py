@@ -139,4 +139,6 @@ def _best(rows: Rows, found: Alignment, family: str, roi: str) -> float | None:
     if roi not in found.targets or not where:
         return None
     column = found.score[where, found.targets.index(roi)]
+    if not np.isfinite(column).any():
+        return None
     return float(rows.stages.index(rows.entries[where[int(np.nanargmax(column))]].stage))

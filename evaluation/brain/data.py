@@ -4,7 +4,8 @@ Shapes: ``N`` images, ``P`` pairs of them in the order of ``numpy.triu_indices(N
 voxels or channels, ``T`` times.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from evaluation.brain.rdm import Array, rdm, square
 
+FEWEST_CHANNELS = 3  # two give correlations of ±1 only
 MODALITIES = ("fmri", "meg", "eeg", "ieeg", "electrophysiology", "behaviour", "mixed")
 
 
@@ -74,6 +76,8 @@ class BrainData:
         movie: RDMs over time, ``(S, T, P)``.
         times: ``(T,)`` in ms after stimulus onset.
         explainable: ROI → share of every voxel's variance over images that is not noise, where it is known.
+        people: Target → names of its subjects, in order. Those of one name are one person, whatever the target;
+            where nothing is said, other people for every target.
     """
 
     card: Card
@@ -85,6 +89,7 @@ class BrainData:
     movie: Array | None = None
     times: Array | None = None
     explainable: Mapping[str, Array] = field(default_factory=dict)
+    people: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.stimuli)
@@ -99,6 +104,17 @@ class BrainData:
             elif name in self.responses:
                 found[name] = np.stack([rdm(r) for r in self.responses[name]])
         return found
+
+    @property
+    def names_of_people(self) -> dict[str, tuple[str, ...]]:
+        """Names of every target's subjects, also where none were given."""
+        many = {n: len(v) for n, v in self.responses.items()} | {n: len(v) for n, v in self.rdms.items()}
+        return {n: self.people.get(n, tuple(f"{n} {k:02d}" for k in range(m))) for n, m in many.items()}
+
+    def in_order(self) -> "BrainData":
+        """Return the data with images in the order of their names: what is drawn by number must not depend on files."""
+        order = np.argsort(np.array(self.names), kind="stable")
+        return self if (order == np.arange(len(self))).all() else _selected(self, tuple(order.tolist()))
 
     def select(self, index: NDArray[np.int64]) -> "BrainData":
         """Return the data of some images, in the order given."""
@@ -117,7 +133,19 @@ class BrainData:
             None if self.movie is None else pairs(self.movie),
             self.times,
             self.explainable,
+            self.people,
         )
+
+
+@functools.lru_cache(maxsize=4)
+def _selected(data: BrainData, order: tuple[int, ...]) -> BrainData:
+    """Return ``data.select(order)``, once for all runs that are measured on it."""
+    return data.select(np.array(order))
+
+
+def same_people(targets: Mapping[str, Sized]) -> dict[str, tuple[str, ...]]:
+    """Return names of subjects for targets in which the k-th entry is always the k-th person."""
+    return {t: tuple(f"{k:02d}" for k in range(len(v))) for t, v in targets.items()}
 
 
 def problems(data: BrainData) -> list[str]:
@@ -166,11 +194,24 @@ def problems(data: BrainData) -> list[str]:
                 found.append(f"responses of {name}, subject {k}: {r.shape} instead of ({num}, channels)")
             elif not np.isfinite(r).all():
                 found.append(f"responses of {name}, subject {k}: not finite")
-            elif r.shape[1] < 2 and name not in data.rdms:
-                found.append(f"responses of {name}, subject {k}: one channel has no pattern; give at least 2")
+            elif name not in data.rdms:  # RDMs follow from responses
+                found += _patternless(f"responses of {name}, subject {k}", r)
+    for name, people in data.people.items():
+        many = {len(v[name]) for v in (data.rdms, data.responses) if name in v} or {len(people)}
+        if many != {len(people)} or len(set(people)) != len(people):
+            found.append(f"people of {name}: {', '.join(people)} for {', '.join(map(str, sorted(many)))} subjects")
     if data.movie is not None:
         found += _movie_problems(data.movie, data.times, pairs)
     return found
+
+
+def _patternless(what: str, responses: Array) -> list[str]:
+    """Return why no RDM of 1 − correlation follows from responses ``(N, V)``."""
+    if responses.shape[1] < FEWEST_CHANNELS:
+        return [f"{what}: {responses.shape[1]} channels; correlation between patterns needs at least {FEWEST_CHANNELS}"]
+    if flat := int((np.ptp(responses, 1) == 0).sum()):
+        return [f"{what}: {flat} images have the same response in every channel: no pattern; leave them out"]
+    return _unusable(f"RDM from {what}", rdm(responses)[None])
 
 
 def _movie_problems(movie: Array, times: Array | None, pairs: int) -> list[str]:
@@ -178,6 +219,8 @@ def _movie_problems(movie: Array, times: Array | None, pairs: int) -> list[str]:
         count = "no" if times is None else len(times)
         return [f"time course: {movie.shape} instead of (subjects, times, {pairs}) with {count} times"]
     found = [] if (np.diff(times) > 0).all() else ["time course: times must increase"]
+    if not (times > 0).any():
+        found.append(f"time course: ends at {times[-1]:g} ms, before the stimulus is shown (0 ms); are times in s?")
     return found + _unusable("time course", movie.reshape(-1, pairs))
 
 

@@ -1,7 +1,8 @@
 """What is compared with the brain: each stage's activations and learning signals, in batches, in true evaluation mode.
 
-Networks are observed in float64: numbers then do not depend on the batch size, and the signals of confident
-networks do not vanish. Memory stays bounded: what does not fit is compared block by block.
+Networks are observed in float64, so that numbers do not depend on the batch size; that the signals of confident
+networks do not vanish is the losses' doing (losses.py). Memory stays bounded: what does not fit is compared block by
+block.
 
 Shapes: ``N`` images, ``U`` units of a stage, ``K`` components.
 """
@@ -31,10 +32,6 @@ Source = Callable[[Index], Mapping[str, Tensor]]  # from images' indices to each
 BLOCK = 128  # images observed at once
 MEMORY = 1 << 29  # bytes of patterns that are held at once
 FIT_IMAGES = 256  # images of the network's own task that components are fitted on
-
-
-class NotInEvaluationMode(AssertionError):
-    """A normalisation or dropout still depends on the batch or on chance."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,8 @@ def at_resolution(observer: TrainedObserver, side: int) -> TrainedObserver:
     Where a linear stage reads a map, the map is averaged to the size that it had in training.
 
     Raises:
-        ValueError: If the first stage is linear: it cannot see another size.
+        ValueError: If the first stage is linear: it cannot see another size; or what comes before a linear stage
+            has no pooling of its own.
     """
     channels, height, _ = observer.in_shape
     if side == height:
@@ -119,74 +117,20 @@ def at_resolution(observer: TrainedObserver, side: int) -> TrainedObserver:
         sizes = {n: a.shape for n, a in net.trace(weight.new_zeros(1, *observer.in_shape)).items()}
     before = None
     for name, stage in net.stages.items():
-        if isinstance(stage.synapse, nn.Linear):
+        if isinstance(getattr(stage, "synapse", None), nn.Linear):
             if before is None:
                 raise ValueError("its first stage is linear and sees one size only")
             if len(sizes[before]) == 4:
                 below = net.stages[before]
-                assert isinstance(below, Stage)
+                if not isinstance(below, Stage):
+                    raise ValueError(
+                        f"{before} is a {type(below).__name__}, whose map cannot be averaged to another size"
+                    )
                 below.pool = nn.Sequential(below.pool, nn.AdaptiveAvgPool2d(tuple(sizes[before][2:])))
         before = name
     shape = (channels, side, side)
     net.in_shape = shape
     return dataclasses.replace(observer, net=net, preprocess=dataclasses.replace(observer.preprocess, shape=shape))
-
-
-def assert_evaluation_mode(observer: TrainedObserver) -> None:
-    """Make sure that no normalisation or dropout depends on the batch or on chance, in inference or in ``learn``.
-
-    A class may override ``eval()``, or ignore it, and a rule may switch the mode. So the flag of every module whose
-    class, or a base of it, is a BatchNorm or a Dropout is read whenever it runs; and each is run on one
-    image alone and among others.
-
-    Raises:
-        NotInEvaluationMode: Naming the module.
-    """
-    net, rule = copy.deepcopy((observer.net, observer.rule))
-    x, target = observer.probe(4)
-    x, target = torch.cat([x, -x]), torch.cat([target, target])  # also where there is a single held-out image
-    watched = {**_depending(net, ""), **_depending(rule, "rule.")}
-    seen: dict[str, Tensor] = {}
-    handles = [m.register_forward_hook(_checked(seen, n)) for n, m in watched.items()]
-    with evaluating(net, rule), torch.random.fork_rng(devices=[]):
-        rule.predict(net, x)
-        rule.activations(net, x)
-    for module in (*net.modules(), *rule.modules()):
-        module.training = False
-    with torch.random.fork_rng(devices=[]):
-        rule.learn(net, x, target, observer.objective)
-    for handle in handles:
-        handle.remove()
-    with evaluating(net, rule), torch.random.fork_rng(devices=[]):
-        for name, given in seen.items():
-            together, alone = watched[name](given)[:1], watched[name](given[:1])
-            scale = together.abs().max().clamp(min=1e-6)
-            if not bool(((together - alone).abs() <= 1e-4 * scale).all()):
-                raise NotInEvaluationMode(
-                    f"{name} ({type(watched[name]).__name__}) gives an image another answer among others than alone: "
-                    "it uses the batch's statistics or chance in evaluation mode"
-                )
-
-
-def _depending(owner: nn.Module, prefix: str) -> dict[str, nn.Module]:
-    """Return every module whose class or one of its bases is a BatchNorm or a Dropout, by type or by name."""
-    found = {}
-    for name, module in owner.named_modules():
-        kinds = " ".join(c.__name__.lower() for c in type(module).__mro__)
-        if "batchnorm" in kinds or "dropout" in kinds:
-            found[prefix + name] = module
-    return found
-
-
-def _checked(seen: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        del output
-        if module.training:
-            raise NotInEvaluationMode(f"{name} ({type(module).__name__}) runs in training mode")
-        if len(inputs[0]) > 1:
-            seen.setdefault(name, inputs[0].detach())
-
-    return hook
 
 
 def activations_of(observer: Observer, stimuli: Tensor) -> Source:

@@ -12,12 +12,13 @@
     timecourse*.h5        rsatoolbox TemporalDataset, one per subject; obs_descriptors `stimulus`, time_descriptors
                           `time` (s)
 
-Whatever the order inside a file, entries are matched by stimulus name.
+Whatever the order inside a file, entries are matched by stimulus name. Entries whose `subject` is the same are of one
+person, whatever the file or the region: the bootstrap over subjects draws people, not entries.
 """
 
 import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.brain.data import BrainData, Broken, Card, problems
+from evaluation.brain.hdf5 import read_datasets, read_rdms
 from evaluation.brain.images import SUFFIXES, from_array, from_files, read_table
-from evaluation.brain.rdm import Array, rdm, square
 
 REQUIRED = ("name", "modality", "rois", "subjects", "citation", "licence")
 
@@ -44,14 +45,28 @@ def read(folder: Path) -> BrainData:
     stimuli = _images(folder, names)
     if len(names) != len(stimuli):
         raise Broken([f"stimuli.csv: {len(names)} lines for {len(stimuli)} images"])
-    rdms, movie, times = _read_rdms(folder, names)
-    responses, course = _read_datasets(folder, names)
+    rdms, movie, times, people = read_rdms(folder, names)
+    responses, course, others = read_datasets(folder, names)
     if movie is None and course is not None:
         movie, times = course
-    data = BrainData(card, stimuli, names, labels, rdms, responses, movie, times)
-    if found := problems(data):
+    both = [r for r in rdms if r in responses and people[r] != others[r]]
+    if both:
+        raise Broken([f"{r}: RDMs of {', '.join(people[r])}, responses of {', '.join(others[r])}" for r in both])
+    data = BrainData(card, stimuli, names, labels, rdms, responses, movie, times, people=others | people)
+    found = problems(data)
+    if card.subjects not in (num := num_subjects(data)):
+        found.append(f"brain.yaml: subjects: {card.subjects}, but there are data of {num[0]}")
+    if found:
         raise Broken(found)
     return data
+
+
+def num_subjects(data: BrainData) -> tuple[int, int]:
+    """Return the largest number of subjects in the hierarchy and the time course, and in any target."""
+    many = {n: len(v) for n, v in data.names_of_people.items()}
+    movie = 0 if data.movie is None else len(data.movie)
+    every = max([movie, *many.values()])
+    return max([movie, *(m for n, m in many.items() if n in data.card.rois)]) or every, every
 
 
 def read_card(folder: Path) -> Card:
@@ -124,9 +139,10 @@ def write(data: BrainData, folder: Path) -> None:
         writer.writerow(["stimulus", *data.labels])
         writer.writerows([n, *(v[i] for v in data.labels.values())] for i, n in enumerate(data.names))
     names = {"stimulus": list(data.names)}
+    people = data.names_of_people
     if data.rdms:
-        who = [(roi, s) for roi, v in data.rdms.items() for s in range(len(v))]
-        described = {"roi": [r for r, _ in who], "subject": [f"{s:02d}" for _, s in who]}
+        who = [(roi, s) for roi in data.rdms for s in people[roi]]
+        described = {"roi": [r for r, _ in who], "subject": [s for _, s in who]}
         stacked = np.concatenate(list(data.rdms.values()))
         _save(RDMs(stacked, rdm_descriptors=described, pattern_descriptors=names), folder / "rdms.h5")
     if data.movie is not None and data.times is not None:
@@ -137,17 +153,21 @@ def write(data: BrainData, folder: Path) -> None:
         }
         flat = data.movie.reshape(num * many, -1)
         _save(RDMs(flat, rdm_descriptors=described, pattern_descriptors=names), folder / "movie.h5")
-    for s in range(max((len(v) for v in data.responses.values()), default=0)):
-        own = {roi: v[s] for roi, v in data.responses.items() if s < len(v)}
+    everyone = dict.fromkeys(s for roi in data.responses for s in people[roi])
+    for number, subject in enumerate(everyone):
+        own = {roi: v[people[roi].index(subject)] for roi, v in data.responses.items() if subject in people[roi]}
         channel = {"roi": [roi for roi, r in own.items() for _ in range(r.shape[1])]}
         dataset = Dataset(
             np.concatenate(list(own.values()), 1),
-            descriptors={"subject": f"{s:02d}"},
+            descriptors={"subject": subject},
             obs_descriptors=names,
             channel_descriptors=channel,
         )
-        _save(dataset, folder / f"responses_{s:02d}.h5")
-    record = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(data.card).items()}
+        _save(dataset, folder / f"responses_{number:02d}.h5")
+    card, counts = data.card, num_subjects(data)
+    if card.subjects not in counts:  # of a known set, only some are on this machine
+        card = dataclasses.replace(card, subjects=counts[0])
+    record = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(card).items()}
     (folder / "brain.yaml").write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -190,99 +210,3 @@ def _images(folder: Path, names: Sequence[str]) -> Tensor:
     if not files:
         raise Broken(["stimuli: neither stimuli.npy nor a folder of images"])
     return from_files(files, names)
-
-
-def _position(described: Mapping[str, Any], names: Sequence[str], path: Path) -> NDArray[np.int64]:
-    """Return where each stimulus is in a file."""
-    if "stimulus" not in described:
-        raise Broken([f"{path.name}: no descriptor `stimulus`; it has {', '.join(sorted(described))}"])
-    own = [_text(v) for v in described["stimulus"]]
-    if len(set(own)) != len(own):
-        raise Broken([f"{path.name}: a stimulus occurs twice"])
-    if missing := [n for n in names if n not in own]:
-        raise Broken([f"{path.name}: has no stimulus {missing[0]!r} ({len(missing)} of {len(names)} missing)"])
-    where = {n: i for i, n in enumerate(own)}
-    return np.array([where[n] for n in names])
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _descriptor(described: Mapping[str, Any], name: str, path: Path) -> list[str]:
-    if name not in described:
-        raise Broken([f"{path.name}: no descriptor {name!r}; it has {', '.join(sorted(described))}"])
-    return [_text(v) for v in described[name]]
-
-
-def _load(path: Path, loader: Any) -> Any:
-    try:
-        return loader(str(path), file_type="hdf5")
-    except Exception as error:  # h5py and rsatoolbox raise OSError, KeyError, ValueError, TypeError alike
-        raise Broken([f"{path.name}: not an rsatoolbox HDF5 file ({' '.join(str(error).split())[:120]})"]) from error
-
-
-def _read_rdms(folder: Path, names: Sequence[str]) -> tuple[dict[str, Array], Array | None, Array | None]:
-    found: dict[str, dict[str, Array]] = {}
-    movie: dict[str, dict[float, Array]] = {}
-    paths = sorted([*folder.glob("rdms*.h5"), *folder.glob("movie*.h5")])
-    if paths:
-        from rsatoolbox.rdm.rdms import load_rdm
-    for path in paths:
-        rdms = _load(path, load_rdm)
-        index = _position(rdms.pattern_descriptors, names, path)
-        i, j = np.triu_indices(len(names), 1)
-        vectors = square(np.asarray(rdms.dissimilarities, dtype=np.float64))[:, index[i], index[j]]
-        people = _descriptor(rdms.rdm_descriptors, "subject", path)
-        if path.name.startswith("movie"):
-            for s, t, v in zip(people, _descriptor(rdms.rdm_descriptors, "time", path), vectors, strict=True):
-                movie.setdefault(s, {})[1000 * float(t)] = v
-        else:
-            for s, roi, v in zip(people, _descriptor(rdms.rdm_descriptors, "roi", path), vectors, strict=True):
-                if s in found.setdefault(roi, {}):
-                    raise Broken([f"{path.name}: two RDMs of {roi}, subject {s}; average them"])
-                found[roi][s] = v
-    own = {roi: np.stack([v[s] for s in sorted(v)]) for roi, v in found.items()}
-    return own, *_stack_movie(movie)
-
-
-def _stack_movie(movie: Mapping[str, Mapping[float, Array]]) -> tuple[Array | None, Array | None]:
-    if not movie:
-        return None, None
-    times = sorted(next(iter(movie.values())))
-    if any(sorted(m) != times for m in movie.values()):
-        raise Broken(["movie: subjects differ in their times"])
-    return np.stack([np.stack([movie[s][t] for t in times]) for s in sorted(movie)]), np.array(times)
-
-
-def _averaged(described: Mapping[str, Any], values: Array, names: Sequence[str], path: Path) -> Array:
-    """Return responses in the order of the stimuli, averaged over repetitions."""
-    own = np.array(_descriptor(described, "stimulus", path))
-    if missing := [n for n in names if n not in own]:
-        raise Broken([f"{path.name}: has no stimulus {missing[0]!r} ({len(missing)} of {len(names)} missing)"])
-    return np.stack([values[own == n].mean(0) for n in names])
-
-
-def _read_datasets(
-    folder: Path, names: Sequence[str]
-) -> tuple[dict[str, tuple[Array, ...]], tuple[Array, Array] | None]:
-    responses: dict[str, list[Array]] = {}
-    movies, times = [], None
-    paths = sorted([*folder.glob("responses*.h5"), *folder.glob("timecourse*.h5")])
-    if paths:
-        from rsatoolbox.data.dataset import load_dataset
-    for path in paths:
-        dataset = _load(path, load_dataset)
-        values = _averaged(dataset.obs_descriptors, np.asarray(dataset.measurements, dtype=np.float64), names, path)
-        if path.name.startswith("timecourse"):
-            now = 1000 * np.asarray(dataset.time_descriptors["time"], dtype=np.float64)
-            if times is not None and not np.array_equal(times, now):
-                raise Broken([f"{path.name}: its times differ from those of the subjects before"])
-            times = now
-            movies.append(rdm(np.moveaxis(values, 2, 0)))
-        else:
-            regions = np.array(_descriptor(dataset.channel_descriptors, "roi", path))
-            for roi in dict.fromkeys(regions.tolist()):
-                responses.setdefault(roi, []).append(values[:, regions == roi])
-    course = (np.stack(movies), times) if movies and times is not None else None
-    return {roi: tuple(v) for roi, v in responses.items()}, course

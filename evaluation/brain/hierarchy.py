@@ -26,6 +26,7 @@ from evaluation.brain.rdm import Array
 FEWEST = 3  # ROIs or stages below which a correlation over them says nothing
 EXACT = 7  # stages up to which all permutations are counted
 PERMUTATIONS = 5000
+FEWEST_SUBJECTS = 5  # below which no cluster could be significant: 2⁻⁴ > 0.05
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,33 @@ def peak_latency(curve: Array, times: Array) -> float:
     return float(times[top])
 
 
-def onset_latency(curves: Array, times: Array, *, permutations: int = 500, alpha: float = 0.05, seed: int = 0) -> float:
-    """Return the start of the first cluster of times at which subjects' curves ``(S, T)`` are above 0.
+def onset_latency(curves: Array, times: Array) -> float:
+    """Return the start of the first cluster after 0 where curves ``(S, T)`` are above 0; nan without one."""
+    starts = [times[a] for a, _ in effects(curves) if times[a] > 0]
+    return float(starts[0]) if starts else math.nan
+
+
+def peak_of_effect(curves: Array, times: Array) -> float:
+    """Return the peak of the mean of subjects' curves ``(S, T)``; nan where none of them is an effect after 0.
+
+    With fewer than ``FEWEST_SUBJECTS`` nothing could be significant, and the peak is returned untested.
+    """
+    if len(curves) >= FEWEST_SUBJECTS and not any(times[b - 1] > 0 for _, b in effects(curves)):
+        return math.nan
+    return peak_latency(curves.mean(0), times)
+
+
+def effects(curves: Array, *, permutations: int = 500, alpha: float = 0.05, seed: int = 0) -> list[tuple[int, int]]:
+    """Return the clusters of times at which subjects' curves ``(S, T)`` are above 0, begin and end.
 
     Clusters of t values above the one-sided 5 % point, by their sum against the largest sum under random flips of
-    subjects' signs (Maris & Oostenveld 2007, J. Neurosci. Methods 164:177). nan where none is significant.
+    subjects' signs (Maris & Oostenveld 2007, J. Neurosci. Methods 164:177).
     """
     from scipy.special import stdtrit
 
     num = len(curves)
-    if num < 5:  # 2⁻⁴ > 0.05: no cluster could be significant
-        return math.nan
+    if num < FEWEST_SUBJECTS:
+        return []
     threshold = float(stdtrit(num - 1, 1 - alpha))
 
     def t_values(mean: Array, square: Array) -> Array:
@@ -179,8 +196,8 @@ def onset_latency(curves: Array, times: Array, *, permutations: int = 500, alpha
     true = t_values(curves.mean(0), square)
     above = np.concatenate([[False], true > threshold, [False]])
     starts, ends = np.flatnonzero(above[1:] & ~above[:-1]), np.flatnonzero(~above[1:] & above[:-1])
-    for start, end in zip(starts, ends, strict=True):
-        mass = true[start:end].sum()
-        if times[start] > 0 and (1 + (largest >= mass).sum()) / (1 + permutations) <= alpha:
-            return float(times[start])
-    return math.nan
+    return [
+        (int(a), int(b))
+        for a, b in zip(starts, ends, strict=True)
+        if (1 + (largest >= true[a:b].sum()).sum()) / (1 + permutations) <= alpha
+    ]

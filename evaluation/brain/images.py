@@ -59,14 +59,21 @@ def stimuli_of(place: Path, table: Path | None) -> tuple[Tensor, tuple[str, ...]
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    """Return names and labels from a CSV with a column ``stimulus``; every other column is a label."""
+    """Return names and labels from a CSV with a column ``stimulus``; every other column is a label.
+
+    Raises:
+        Broken: If it cannot be read, or a line has not one value per column.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a CSV with a byte-order mark
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Broken([f"{path}: cannot be read ({error})"]) from error
     if not rows or "stimulus" not in rows[0]:
         raise Broken([f"{path.name}: needs a column `stimulus` and one line per image"])
+    for line, r in enumerate(rows, 2):
+        if None in r or None in r.values():
+            raise Broken([f"{path}, line {line}: {'more' if None in r else 'fewer'} values than columns"])
     labels = {
         column: np.unique([r[column] for r in rows], return_inverse=True)[1].astype(np.int64)
         for column in rows[0]

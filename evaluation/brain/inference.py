@@ -10,13 +10,13 @@ Shapes: ``M`` models, ``T`` targets (ROIs), ``S`` subjects, ``B`` resamples, ``P
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.brain.rdm import Array, Method, Stack, compare, num_images, partial
+from evaluation.brain.rdm import Array, Method, Stack, compare, num_images, partial, square
 
 RESAMPLES = 1000
 FEWEST_IMAGES = 3  # distinct images that a resample must have
@@ -88,6 +88,7 @@ def align(
     resamples: int = RESAMPLES,
     seed: int = 0,
     ceilings: bool = True,
+    people: Mapping[str, Sequence[str]] | None = None,
 ) -> Alignment:
     """Compare model RDMs with every subject's RDM of every target.
 
@@ -99,6 +100,8 @@ def align(
         resamples: B; 0 for no intervals.
         seed: Of the resampling.
         ceilings: Whether noise ceilings are wanted.
+        people: Target → names of its subjects. Targets of the same people are resampled together, so that what these
+            people have in common cancels in differences between targets; others independently.
     """
     names = list(models)
     subjects = {t: len(v) for t, v in targets.items()}
@@ -112,7 +115,7 @@ def align(
     edges = np.cumsum([0, *subjects.values()])
     groups = list(itertools.pairwise(edges))
     score = np.stack([own[:, a:b].mean(1) for a, b in groups], 1)
-    resampled = _resample(stack, plan, own, groups, resamples, seed)
+    resampled = _resample(stack, plan, own, groups, _people(targets, people), resamples, seed)
     spread = np.stack([_spread(resampled[..., t], b - a, stack) for t, (a, b) in enumerate(groups)], 1)
     return Alignment(
         tuple(rows),
@@ -125,6 +128,22 @@ def align(
         resampled,
         subjects,
     )
+
+
+def on_images(
+    models: Mapping[str, Array], targets: Mapping[str, Array], rows: Sequence[Row], method: Method
+) -> Callable[[NDArray[np.int64]], Array]:
+    """Return a function from some images' indices to ``align(...).score`` on these images alone, ``(rows, T)``."""
+    matrices = square(np.concatenate([np.stack(list(models.values())), *targets.values()]))
+    plan = _Plan(list(models), rows, len(matrices) - len(models))
+    groups = list(itertools.pairwise(np.cumsum([0, *map(len, targets.values())])))
+
+    def scores(index: NDArray[np.int64]) -> Array:
+        i, j = np.triu_indices(len(index), 1)
+        own = plan.scores(Stack(matrices[:, index[i], index[j]], method), None)
+        return np.stack([own[:, a:b].mean(1) for a, b in groups], 1)
+
+    return scores
 
 
 class _Plan:
@@ -159,12 +178,18 @@ def draws(num: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int6
 
 
 def _resample(
-    stack: Stack, plan: _Plan, own: Array, groups: Sequence[tuple[int, int]], resamples: int, seed: int
+    stack: Stack,
+    plan: _Plan,
+    own: Array,
+    groups: Sequence[tuple[int, int]],
+    names: Sequence[Sequence[str]],
+    resamples: int,
+    seed: int,
 ) -> Array:
     rng = np.random.default_rng(seed)
     images = draws(num_images(stack.vectors.shape[1]), resamples, rng)
     images = images[(images > 0).sum(1) >= FEWEST_IMAGES]
-    people = [draws(b - a, len(images), rng) / (b - a) for a, b in groups]
+    people = _drawn(names, len(images), rng)
     result = np.empty((3, len(images), plan.num_rows, len(groups)))
     for k, counts in enumerate(images):
         scores = plan.scores(stack, counts)
@@ -173,6 +198,23 @@ def _resample(
             result[1, k, :, t] = own[:, a:b] @ people[t][k]
             result[2, k, :, t] = scores[:, a:b].mean(1)
     return result
+
+
+def _people(targets: Mapping[str, Array], people: Mapping[str, Sequence[str]] | None) -> list[Sequence[str]]:
+    """Return the names of every target's subjects; names that occur nowhere else where none were given."""
+    return [(people or {}).get(t) or [f"{t} {k}" for k in range(len(v))] for t, v in targets.items()]
+
+
+def _drawn(names: Sequence[Sequence[str]], resamples: int, rng: np.random.Generator) -> list[Array]:
+    """Return the weight of every target's subjects in every resample, ``(B, S)``; one draw per set of people."""
+    drawn: dict[tuple[str, ...], Array] = {}
+    found = []
+    for people in names:
+        everyone = tuple(sorted(people))
+        if everyone not in drawn:
+            drawn[everyone] = draws(len(everyone), resamples, rng) / len(everyone)
+        found.append(drawn[everyone][:, [everyone.index(p) for p in people]])
+    return found
 
 
 def dual_variance(variances: Array, num_subjects: int, num_images: int) -> Array:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from evaluation.base import Observer
@@ -30,6 +29,36 @@ TEMPERATURE = 0.1  # of the softmax over images in `instance`
 SEED = 92  # of the random read-out and of the shuffling: the same for every run
 
 
+def log_softmax(z: Tensor) -> Tensor:
+    """Return log p ``(B, C)``, exact also where one class is certain, where 1 − p would be rounding.
+
+    With m the likeliest class, ``log p_m = −log(1 + Σ_{j≠m} exp(z_j − z_m))``; the others follow from it.
+    """
+    top = z.argmax(1, keepdim=True)
+    best = z.gather(1, top)
+    rest = z.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True) - best
+    log_best = -torch.logaddexp(rest, torch.zeros_like(rest))
+    return (z - best + log_best).scatter(1, top, log_best)
+
+
+def residual(z: Tensor, target: Tensor) -> Tensor:
+    """Return ``p − onehot(target)``; at the target as ``−Σ_{j≠y} p_j``: ``p_y − 1`` is rounding where p_y is 1."""
+    p = log_softmax(z).exp().scatter(1, target[:, None], 0.0)
+    return p.scatter(1, target[:, None], -p.sum(1, keepdim=True))
+
+
+class ExactCrossEntropy(CrossEntropy):
+    """Cross-entropy over classes whose gradient keeps its digits where the network is certain of its answer."""
+
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return ``−log p(target)`` of each image."""
+        return -log_softmax(output).gather(1, target[:, None])[:, 0]
+
+    def error(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return ``softmax(output) − onehot(target)``."""
+        return residual(output, target)
+
+
 class Entropy(Objective):
     """Entropy of the answer in nats, ``H = −Σ p log p``; the target is not used."""
 
@@ -38,12 +67,12 @@ class Entropy(Objective):
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
         """Return H of each image."""
         del target
-        log_p = output.log_softmax(1)
+        log_p = log_softmax(output)
         return -(log_p.exp() * log_p).sum(1)
 
     def error(self, output: Tensor, target: Tensor) -> Tensor:
         """Return ``∂H/∂z = −p (log p + H)``."""
-        log_p = output.log_softmax(1)
+        log_p = log_softmax(output)
         return -log_p.exp() * (log_p + self.losses(output, target)[:, None])
 
 
@@ -61,13 +90,12 @@ class CategoryCrossEntropy(Objective):
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
         """Return −log p(target) of each image."""
-        return F.cross_entropy(output.flatten(1) @ self.readout.to(output), target, reduction="none")
+        return ExactCrossEntropy().losses(output.flatten(1) @ self.readout.to(output), target)
 
     def error(self, output: Tensor, target: Tensor) -> Tensor:
         """Return ``R (p − y)``."""
         readout = self.readout.to(output)
-        p = (output.flatten(1) @ readout).softmax(1)
-        return ((p - F.one_hot(target, p.shape[1])) @ readout.T).view_as(output)
+        return (residual(output.flatten(1) @ readout, target) @ readout.T).view_as(output)
 
 
 class InstanceDiscrimination(Objective):
@@ -84,7 +112,7 @@ class InstanceDiscrimination(Objective):
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
         """Return −log p(own image) of each image."""
-        return F.cross_entropy(unit(output) @ self.bank.to(output).T / TEMPERATURE, target, reduction="none")
+        return ExactCrossEntropy().losses(unit(output) @ self.bank.to(output).T / TEMPERATURE, target)
 
     def error(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the derivative through centring and normalisation."""
@@ -92,8 +120,7 @@ class InstanceDiscrimination(Objective):
         centred = z - z.mean(1, keepdim=True)
         length = centred.norm(dim=1, keepdim=True).clamp(min=torch.finfo(z.dtype).tiny)
         direction = centred / length
-        p = (direction @ bank.T / TEMPERATURE).softmax(1)
-        pull = (p - F.one_hot(target, p.shape[1])) @ bank / TEMPERATURE
+        pull = residual(direction @ bank.T / TEMPERATURE, target) @ bank / TEMPERATURE
         across = (pull - direction * (pull * direction).sum(1, keepdim=True)) / length
         return (across - across.mean(1, keepdim=True)).view_as(output)
 
@@ -132,21 +159,23 @@ def outputs(observer: Observer, stimuli: Tensor) -> Tensor:
     return list(activity.values())[-1]
 
 
-def probe(name: str, observer: Observer, data: BrainData) -> Probe:
-    """Return a loss for a network and a data set.
+def probe(name: str, observer: Observer, data: BrainData, *, shuffle: int = 0) -> Probe:
+    """Return a loss for a network and a data set; ``shuffle`` says which shuffle of the categories where it is one.
 
     Raises:
         ValueError: Why it does not exist for them, or that it is unknown.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
+    if name == "shuffled_label":
+        return Probe(name, *_shuffled_label(observer, data, shuffle))
     return Probe(name, *LOSSES[name](observer, data))
 
 
 def _pseudo_label(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:
     if not observer.classes:
         raise ValueError("its output is an image, not an answer")
-    return CrossEntropy(), observer.predict(data.stimuli).argmax(1)
+    return ExactCrossEntropy(), observer.predict(data.stimuli).argmax(1)
 
 
 def _entropy(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:
@@ -155,12 +184,12 @@ def _entropy(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:
     return Entropy(), torch.zeros(len(data), dtype=torch.long)
 
 
-def _label(observer: Observer, data: BrainData, *, shuffled: bool = False) -> tuple[Objective, Tensor]:
+def _label(observer: Observer, data: BrainData, shuffle: int | None = None) -> tuple[Objective, Tensor]:
     if not data.labels:
         raise ValueError("the image set has no categories")
     labels = next(iter(data.labels.values()))
-    if shuffled:
-        labels = np.random.default_rng(SEED).permutation(labels)
+    if shuffle is not None:
+        labels = np.random.default_rng(SEED + shuffle).permutation(labels)
     categories, target = np.unique(labels, return_inverse=True)
     units = outputs(observer, data.stimuli[:1])[0].numel()
     if units < 2:
@@ -170,8 +199,8 @@ def _label(observer: Observer, data: BrainData, *, shuffled: bool = False) -> tu
     return CategoryCrossEntropy(readout), torch.from_numpy(target.astype(np.int64))
 
 
-def _shuffled_label(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:
-    return _label(observer, data, shuffled=True)
+def _shuffled_label(observer: Observer, data: BrainData, shuffle: int = 0) -> tuple[Objective, Tensor]:
+    return _label(observer, data, shuffle)
 
 
 def _instance(observer: Observer, data: BrainData) -> tuple[Objective, Tensor]:

@@ -9,9 +9,9 @@ from evaluation.base import Observer, TrainedObserver
 from evaluation.brain.controls import LOW_LEVEL, control_rdms
 from evaluation.brain.data import BrainData
 from evaluation.brain.features import (
+    Source,
     Spec,
     activations_of,
-    assert_evaluation_mode,
     reducer_for,
     signals_of,
     stage_rdms,
@@ -19,11 +19,13 @@ from evaluation.brain.features import (
 )  # fmt: skip
 from evaluation.brain.inference import Row
 from evaluation.brain.losses import outputs, probe
-from evaluation.brain.rdm import Array, rdm, settled
+from evaluation.brain.mode import assert_evaluation_mode
+from evaluation.brain.rdm import Array, num_images, rdm, settled
 
 SHUFFLED = "shuffled_label"  # a loss that is a control
 UNTRAINED = "untrained_"  # prefix of what the same network gives before training
-UNTRAINED_LOSSES = ("pseudo_label", "label")
+UNSUPERVISED = "signal_unsupervised"  # what a rule learns whatever the loss
+SEEN = 8  # images whose signals are compared between losses
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Rows:
 
     Attributes:
         stages: Names of the network's stages, in order.
-        families: What has stages: ``activation``, ``signal_<loss>``, and ``untrained_`` before either.
+        families: What has stages: ``activation``, ``signal_<loss>``, ``signal_unsupervised``; with ``untrained_``
+            before it, the same of the network before training.
         rdms: Name (``family/stage``, or a control's) → RDM ``(P,)``.
         controls: Names of the rows without stages.
         missing: (metric, stage) → why there is none.
         entries: The rows.
+        null: Stage → RDMs of label signals under shuffled categories, ``(shuffles, P)``; nan where there is no pattern.
     """
 
     stages: tuple[str, ...] = ()
@@ -60,15 +64,16 @@ class Rows:
     controls: list[str] = field(default_factory=list)
     missing: dict[tuple[str, str], str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    null: dict[str, Array] = field(default_factory=dict)
 
-    def add(self, family: str, found: Mapping[str, Array]) -> None:
-        """Add one family's RDMs, ``{stage: (P,)}``."""
+    def add(self, family: str, found: Mapping[str, Array], left_out: Mapping[str, str] | None = None) -> None:
+        """Add one family's RDMs, ``{stage: (P,)}``, but for stages left out for a reason, ``{stage: reason}``."""
         if not found:
             self.missing[family, ""] = "the rule gives no learning signal"
             return
         self.families.append(family)
         for stage, vector in found.items():
-            if why := useless(vector):
+            if why := (left_out or {}).get(stage) or useless(vector):
                 self.missing[family, stage] = why
             else:
                 self.rdms[f"{family}/{stage}"] = vector
@@ -100,7 +105,9 @@ def useless(vector: Array) -> str:
     return ""
 
 
-def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec) -> Rows:
+def collect(
+    observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec, *, shuffles: int = 0, singly: bool = False
+) -> Rows:
     """Return all rows of a network on a data set.
 
     Args:
@@ -108,6 +115,8 @@ def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: 
         data: The brain data.
         losses: Whose learning signals are wanted.
         spec: How patterns are taken.
+        shuffles: Shuffles of the categories over images behind the null of label signals.
+        singly: Whether each low-level control is also held constant alone.
 
     Raises:
         NotInEvaluationMode: If a normalisation or dropout depends on the batch or on chance.
@@ -127,8 +136,10 @@ def collect(observer: Observer, data: BrainData, losses: tuple[str, ...], spec: 
     if isinstance(observer, TrainedObserver):
         before = untrained(observer)
         rows.add(f"{UNTRAINED}activation", _activations(before, data, spec))
-        _signals(rows, before, data, tuple(x for x in losses if x in UNTRAINED_LOSSES), spec, UNTRAINED)
-    rows.entries = _entries(rows)
+        _signals(rows, before, data, losses, spec, UNTRAINED)
+    if "label" in losses and shuffles:
+        rows.null = _null(observer, data, spec, shuffles)
+    rows.entries = _entries(rows, singly=singly)
     return rows
 
 
@@ -140,7 +151,13 @@ def _activations(observer: Observer, data: BrainData, spec: Spec) -> dict[str, A
 
 
 def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str, ...], spec: Spec, prefix: str) -> None:
-    """Add the learning signals of some losses, and for each the output's error alone."""
+    """Add the learning signals of some losses, and for each the output's error alone.
+
+    Local rules change some stages whatever the loss. Their signals there are no loss's: they make a family of
+    their own, ``signal_unsupervised``.
+    """
+    found: dict[str, dict[str, Array]] = {}
+    sources: dict[str, Source] = {}
     for loss in losses:
         family = f"{prefix}signal_{loss}"
         try:
@@ -152,16 +169,55 @@ def _signals(rows: Rows, observer: Observer, data: BrainData, losses: tuple[str,
         if not source(np.arange(1)):
             rows.missing[family, ""] = "the rule gives no learning signal"
             continue
-        reducer = reducer_for(observer, spec, signals=True)
-        rows.add(family, stage_rdms(source, len(data), reducer))
+        found[loss] = stage_rdms(source, len(data), reducer_for(observer, spec, signals=True))
+        sources[loss] = source
         if not prefix:
             output = outputs(observer, data.stimuli)
             error = ready.objective.error(output, ready.target.to(output.device))
             rows.control(f"output_error_{loss}", settled(rdm(error.flatten(1).cpu().double().numpy(), spec.distance)))
+    free = _whatever_the_loss(found, sources)
+    for loss, own in found.items():
+        rows.add(f"{prefix}signal_{loss}", own, dict.fromkeys(free, f"does not depend on the loss; see {UNSUPERVISED}"))
+    if free:
+        own = next(iter(found.values()))
+        rows.add(f"{prefix}{UNSUPERVISED}", {s: own[s] for s in free})
 
 
-def _entries(rows: Rows) -> list[Entry]:
-    """Return every family raw and given what it must be held against, then the controls."""
+def _null(observer: Observer, data: BrainData, spec: Spec, shuffles: int) -> dict[str, Array]:
+    """Return every stage's RDMs of signals of categories shuffled over images, ``{stage: (shuffles, P)}``."""
+    found: dict[str, list[Array]] = {}
+    for k in range(shuffles):
+        try:
+            ready = probe(SHUFFLED, observer, data, shuffle=k)
+        except ValueError:
+            return {}
+        source = signals_of(observer, data.stimuli, ready)
+        if not source(np.arange(1)):
+            return {}
+        for stage, vector in stage_rdms(source, len(data), reducer_for(observer, spec, signals=True)).items():
+            found.setdefault(stage, []).append(vector if not useless(vector) else np.full_like(vector, np.nan))
+    return {stage: np.stack(v) for stage, v in found.items()}
+
+
+def _whatever_the_loss(found: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Source]) -> list[str]:
+    """Return the stages whose signals are the same, to the last bit, under every loss; none where there is one loss."""
+    first, *others = found.values() or [{}]
+    same = [s for s, v in first.items() if others and not useless(v)]
+    same = [s for s in same if all(s in o and np.array_equal(first[s], o[s]) for o in others)]
+    if not same:
+        return []
+    few = np.arange(min(SEEN, num_images(len(first[same[0]]))))
+    signals = [source(few) for source in sources.values()]
+    return [s for s in same if all(bool((signals[0][s] == o[s]).all()) for o in signals[1:])]
+
+
+def _entries(rows: Rows, *, singly: bool) -> list[Entry]:
+    """Return every family raw and given what it must be held against, then the controls.
+
+    Args:
+        rows: Whose entries are wanted.
+        singly: Whether each low-level control is also held constant alone, which says which of them explains a score.
+    """
     low = tuple(n for n in LOW_LEVEL if n in rows.rdms)
     labels = tuple(n for n in rows.controls if n.startswith("label_"))
     entries = []
@@ -170,8 +226,10 @@ def _entries(rows: Rows) -> list[Entry]:
         for stage in rows.of(family):
             name = f"{family}/{stage}"
             held: dict[str, tuple[str, ...]] = {"": ()}
-            if low and family.endswith("activation"):
+            if low and not family.endswith(SHUFFLED):
                 held["_given_low_level"] = low
+            if singly and not prefix and not family.endswith(SHUFFLED):
+                held |= {f"_given_{n}": (n,) for n in low if len(low) > 1}
             if labels:
                 held["_given_label"] = labels
             same = f"{prefix}activation/{stage}"

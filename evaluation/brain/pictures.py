@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.brain import reports
 from evaluation.brain.data import BrainData
-from evaluation.brain.hierarchy import peak_latency
+from evaluation.brain.hierarchy import peak_of_effect
+from evaluation.brain.hierarchy_reports import stage_time
 from evaluation.brain.inference import Alignment
 from evaluation.brain.models import SHUFFLED, UNTRAINED, Rows
 from evaluation.brain.rdm import Array, Method
@@ -22,7 +22,9 @@ ROI_COLOURS = ("#30638e", "#00798c", "#edae49", "#d1495b", "#6a4c93")
 def draw_all(
     folder: Path, stem: str, title: str, data: BrainData, rows: Rows, found: Alignment, method: Method
 ) -> list[Path]:
-    """Write every picture that the data allow and return their paths."""
+    """Write every picture that the data allow and return their paths; none of a network without two usable stages."""
+    if not [f for f in shown(rows) if not f.startswith(UNTRAINED) and not f.endswith(SHUFFLED)]:
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     paths = [matrix(folder / f"{stem}_matrix.png", title, rows, found)]
     if not data.card.simulated:  # which is measured after every run, and shows no more than this
@@ -33,7 +35,9 @@ def draw_all(
     from evaluation.brain import cortex
 
     columns = [t for t in data.card.rois if t in found.targets]
-    if cortex.drawable(columns) and not data.card.simulated:  # simulated regions have no place on a cortex
+    if (
+        cortex.drawable(columns) and rows.of("activation") and not data.card.simulated
+    ):  # simulated regions have no place on a cortex
         paths.append(cortex.best_stage(folder / f"{stem}_cortex.png", title, rows, found, columns))
     return paths
 
@@ -186,7 +190,7 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
     """Draw stage × time and the stages' latencies; write the matrices as CSV beside them."""
     assert data.times is not None
     families = [f for f in shown(rows) if not f.startswith(UNTRAINED)]
-    curves = reports.stage_time(rows, data, families, method)
+    curves = stage_time(rows, data, families, method)
     means = {f: np.stack([c.mean(0) for c in v.values()]) for f, v in curves.items()}
     _write_csv(folder / f"{stem}_time.csv", data.times, curves)
     drawing, grid, bar = _placed(
@@ -198,7 +202,7 @@ def time_course(folder: Path, stem: str, title: str, data: BrainData, rows: Rows
         stages = list(curves[family])
         extent = (data.times[0] - step / 2, data.times[-1] + step / 2, len(stages) - 0.5, -0.5)
         image = axes.imshow(mean, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", extent=extent)
-        peaks = [peak_latency(c, data.times) for c in mean]
+        peaks = [peak_of_effect(c, data.times) for c in curves[family].values()]
         axes.plot(peaks, range(len(stages)), "k.-", lw=0.8, ms=5)
         axes.axvline(0, color="k", lw=0.8, ls=":")
         axes.set_yticks(range(len(stages)), stages, fontsize=8)

@@ -13,7 +13,7 @@ import functools
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Distance = Literal["correlation", "euclidean"]
 Method = Literal["spearman", "rho-a", "corr"]
+METHODS: tuple[Method, ...] = get_args(Method)
 LEFT = 1e-9  # share of an RDM's variance below which what is left of it after regression is rounding
 RIDGE = 1e-12
 DIGITS = 1e-12  # differences between dissimilarities, relative to the largest, below which they are equal
@@ -142,15 +143,21 @@ class Stack:
     Attributes:
         vectors: ``(R, P)``.
         method: ``spearman``, ``rho-a`` (Schütt et al. 2023: Spearman without the correction for ties) or ``corr``.
+
+    Raises:
+        ValueError: If a value is not finite, or the method is unknown.
     """
 
     vectors: Array
     method: Method = "spearman"
 
     def __post_init__(self) -> None:
-        if self.method not in ("spearman", "rho-a", "corr"):
-            raise ValueError(f"unknown method {self.method!r}; choose spearman, rho-a or corr")
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; choose from {', '.join(METHODS)}")
         num_images(self.vectors.shape[1])
+        if not np.isfinite(self.vectors).all():  # which would be ranked as the largest dissimilarity
+            bad = int((~np.isfinite(self.vectors)).any(1).sum())
+            raise ValueError(f"{bad} of {len(self.vectors)} RDMs hold values that are not finite; leave them out")
 
     @cached_property
     def _order(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -227,8 +234,8 @@ def partial(
     """Return correlations of rows with columns, given others, from what ``Stack.products`` returned.
 
     The products of rows and columns with the others are taken out (Schur complement): the correlation of
-    what remains after linear regression on the others. 0 where nothing remains of a row (the others determine
-    it), nan where nothing remains of a column.
+    what remains after linear regression on the others. nan where nothing remains of a row or of a column: the
+    others determine it, and there is nothing to correlate.
 
     Args:
         products: ``(M, R)`` products of centred values.
@@ -244,7 +251,7 @@ def partial(
     left = np.linalg.solve(among, np.concatenate([to_rows, to_columns], 1))
     row_power = power[rows] - (to_rows * left[:, : len(rows)]).sum(0)
     column_power = power[columns] - (to_columns * left[:, len(rows) :]).sum(0)
-    none = row_power <= LEFT * power[rows]
+    row_power = np.where(row_power > LEFT * power[rows], row_power, np.nan)
     column_power = np.where(column_power > LEFT * power[columns], column_power, np.nan)
     remains = products[rows[:, None], columns] - to_rows.T @ left[:, len(rows) :]
-    return np.where(none[:, None], 0.0, remains / np.sqrt(np.where(none, 1.0, row_power)[:, None] * column_power))
+    return np.asarray(remains / np.sqrt(row_power[:, None] * column_power))

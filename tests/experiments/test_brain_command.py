@@ -60,10 +60,13 @@ def test_it_is_measured_once_the_data_are_there(run, tmp_path, data_folder, caps
     board = capsys.readouterr().out
     assert "(sim.)" in board and "label animacy +0.255" in board and "→" in board and "SIMULATED" in board
     main(["leaderboard", str(run), "--markdown"])
-    assert "| brain | IT: activation → left |" in capsys.readouterr().out
+    table = capsys.readouterr().out  # here no column is broken over lines
+    assert "| brain | IT: activation → left |" in table and "| signal: space (sim.) |" in table
     main(["leaderboard", str(run), "--csv"])
     (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
-    assert float(row["brain_label_signal"]) > float(row["brain_label_signal_left"])
+    # Animacy has two categories: at the stage that matches best, the signal is the categories', and nothing is left.
+    assert float(row["brain_label_signal"]) > 0.2 and row["brain_label_signal_left"] == ""
+    assert row["brain_label_signal_left_reason"] == "nothing is left of it in 100 of 100 halves"
     assert directory.status()["state"] == "done"
 
 
@@ -124,6 +127,8 @@ def test_rdms_from_arrays_to_a_folder(tmp_path, capsys):
         (["brain", "score", "runs", "--on", "simulated_ventral_stream", "--set", "pooling=max"], "unknown pooling 'max'"),
         (["brain", "score", "runs", "--on", "nsd"], "naturalscenesdataset.org"),
         (["list", "brain"], "did you mean 'brains'"),
+        (["brain", "import", "x", "--name", "accuracy"], "--name: 'accuracy' is the name of a benchmark"),
+        (["brain", "import", "objects92", "--set", "simulated_ventral_stream"], "'objects92' is the name of a benchmark"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -135,6 +140,48 @@ def test_mistakes_are_one_clear_line(arguments, message, tmp_path, monkeypatch, 
     np.save("short.npy", np.random.default_rng(0).random((2, 10)))
     assert main(arguments) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("method=foo", "unknown method 'foo'; choose from spearman, rho-a, corr"),
+        ("resamples=abc", "resamples must be a whole number of at least 2, got 'abc'"),
+        ("resamples=-3", "at least 2, got -3"),
+        ("resamples=0", "at least 2, got 0"),
+        ("resamples=true", "at least 2, got True"),
+        ("seed=x", "seed must be a whole number of at least 0, got 'x'"),
+        ("components=a", "components must be a whole number of at least 1, got 'a'"),
+        ("scales=2", r"scales must be a list of numbers above 0, such as \[1.5, 2.0\], got 2"),
+        ("scales=[1, -2]", r"got \(1, -2\)"),
+        ("scales=[1", "the value is no YAML"),
+        ("encoding=maybe", "encoding must be true or false, got 'maybe'"),
+        ("banded=1", "banded must be true or false, got 1"),
+        ("pooling=[a]", "unknown pooling"),
+        ("=3", "expected key=value"),
+    ],
+)
+def test_options_out_of_range_are_one_clear_line(given, message, tmp_path, capsys):
+    import re
+
+    arguments = ["brain", "score", str(tmp_path), "--on", "simulated_ventral_stream", "--data", str(tmp_path)]
+    assert main([*arguments, "--set", given, "--wandb", "off"]) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err) and "Traceback" not in err
+
+
+def test_a_set_cannot_take_the_name_of_a_benchmark(tmp_path, capsys):
+    """Its scores would stand for that benchmark's on the board."""
+    folder = tmp_path / "mine"
+    assert main(["brain", "import", str(folder), "--set", "simulated_ventral_stream"]) == 0
+    card = folder / "brain.yaml"
+    assert "name: mine" in card.read_text()
+    for taken in ("accuracy", "objects92", "nsd"):
+        card.write_text(card.read_text().replace("name: mine", f"name: {taken}"))
+        for arguments in (["brain", "check", str(folder)], ["brain", "score", str(tmp_path), "--on", str(folder)]):
+            assert main(arguments) == 2
+            assert f"brain.yaml: name: '{taken}' is the name of a benchmark; choose another" in capsys.readouterr().err
+        card.write_text(card.read_text().replace(f"name: {taken}", "name: mine"))
 
 
 def test_a_folder_that_is_wrong_is_told_line_by_line(tmp_path, capsys):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.brain.data import BrainData, Card, DataMissing, linear_luminance
+from evaluation.brain.fetch import once
 from evaluation.brain.images import photographs
 from evaluation.brain.rdm import Array
 from training.data.base import Source
@@ -41,10 +42,9 @@ def build(source: Source) -> BrainData:
         raise DataMissing(f"data not there: no folder {folder}; add --download (about 1.5 GB)")
     from nilearn.datasets import fetch_haxby
 
-    try:
-        bunch = fetch_haxby(data_dir=str(source.root), subjects=SUBJECTS, fetch_stimuli=True, verbose=0)
-    except Exception as error:  # requests and nilearn raise their own
-        raise DataMissing(f"haxby2001 could not be read or downloaded: {' '.join(str(error).split())[:200]}") from error
+    bunch = once(
+        folder, lambda: fetch_haxby(data_dir=str(source.root), subjects=SUBJECTS, fetch_stimuli=True, verbose=0)
+    )
     responses = tuple(
         block_responses(Path(f), Path(t), Path(m))
         for f, t, m in zip(bunch.func, bunch.session_target, bunch.mask_vt, strict=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.brain.data import BrainData, Card, DataMissing, linear_luminance
+from evaluation.brain.data import BrainData, Card, DataMissing, linear_luminance, same_people
 from evaluation.brain.images import folder_of
 from evaluation.brain.rdm import Array
 from training.data.base import Source
@@ -65,6 +65,7 @@ def build(source: Source) -> BrainData:
         linear_luminance(_stimuli(folder, common)),
         tuple(f"nsd{i:05d}" for i in common),
         responses={roi: tuple(v) for roi, v in responses.items()},
+        people=same_people(responses),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.brain._examination import BrainBenchmark
-from evaluation.brain.data import BrainData, Card, linear_luminance
+from evaluation.brain.data import BrainData, Card, linear_luminance, same_people
 from evaluation.brain.fetch import RemoteFile, files
 from evaluation.brain.rdm import Array
 from training.data.base import Source
@@ -111,7 +111,8 @@ def _read(root: Path, download: bool) -> BrainData:
         "behaviour": _vectors(judged),
     }
     names = tuple(f"{i:02d}_{str(c[0]).replace(' ', '_')}" for i, c in enumerate(objects["category"][0]))
-    return BrainData(CARD, linear_luminance(images), names, labels, rdms)
+    people = same_people({r: rdms[r] for r in ("EVC", "IT")})  # of Cichy et al.; the other targets are other people
+    return BrainData(CARD, linear_luminance(images), names, labels, rdms, people=people)
 
 
 def _vectors(matrices: Array) -> Array:

@@ -8,7 +8,7 @@ hierarchy on Gabor energy, not whether it resembles a brain.
 import functools
 
 from evaluation.brain._examination import BrainBenchmark
-from evaluation.brain.data import BrainData, Card
+from evaluation.brain.data import BrainData, Card, same_people
 from evaluation.brain.simulation import AREAS, simulate
 from training.data.base import Source
 
@@ -31,6 +31,7 @@ class SimulatedVentralStream(BrainBenchmark):
     headline = "activation_spatial"
     losses = ("pseudo_label", "label")
     resamples = 100  # it is measured after every run, and must be cheap
+    shuffles, singly = 0, False
     encodes = False  # `plasticbench brain score RUN --on simulated_ventral_stream --set encoding=true`
 
     def load(self, source: Source) -> BrainData:
@@ -57,4 +58,5 @@ def _made() -> BrainData:
         movie=made.movie,
         times=made.times,
         explainable=made.explainable(),
+        people=same_people(made.betas),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.brain.data import BrainData, Card, DataMissing, linear_luminance
+from evaluation.brain.data import BrainData, Card, DataMissing, linear_luminance, same_people
 from evaluation.brain.images import folder_of, photographs
 from evaluation.brain.rdm import Array
 from training.data.base import Source
@@ -64,8 +64,9 @@ def build(source: Source) -> BrainData:
             responses[roi].append(averaged[:, inside])
     images = photographs([folder / "images" / concepts[n] / n for n in names])
     return BrainData(
-        CARD, linear_luminance(images), tuple(names), responses={roi: tuple(v) for roi, v in responses.items()}
-    )
+        CARD, linear_luminance(images), tuple(names), responses={roi: tuple(v) for roi, v in responses.items()},
+        people=same_people(responses),
+    )  # fmt: skip
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

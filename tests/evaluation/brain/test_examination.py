@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
-from evaluation.brain._examination import BrainBenchmark
+from evaluation.brain.features import precise
+from evaluation.brain.inference import Row, align, on_images
+from evaluation.brain.losses import SEED
+from evaluation.brain.rdm import square
+from evaluation.brain.reports import _chosen, halves
 from evaluation.brain.sets.objects92 import Objects92
 from evaluation.brain.sets.simulated_ventral_stream import SimulatedVentralStream
 from evaluation.brain.simulation import VentralStream
@@ -19,29 +24,8 @@ from rules.backprop import Backprop
 from rules.readout_only import ReadoutOnly
 from rules.untrained import Untrained
 from tests.evaluation.brain.conftest import observer_of
+from tests.evaluation.brain.examined import OnData, by_name, examine
 from training.data.base import Source
-
-
-def by_name(scores, metric, **where):
-    return [s for s in scores if s.metric == metric and all(getattr(s, k) == v for k, v in where.items())]
-
-
-class OnData(BrainBenchmark):
-    """The examination on data that a test gives."""
-
-    name = "on_data"
-    losses = ("pseudo_label", "label")
-    resamples = 20
-    data = None
-
-    def load(self, source):
-        return self.data
-
-
-def examine(data, observer, **options):
-    bench = OnData(**options)
-    bench.data = data
-    return bench.measure(observer)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +77,7 @@ def test_every_mandatory_row_is_there(scored):
         "signal_label_given_all", "signal_shuffled_label", "untrained_activation", "untrained_signal_label",
         "control_pixels", "control_luminance", "control_gabor", "control_silhouette", "control_label_shape",
         "control_output_error_label", "control_output_error_pseudo_label", "activation_at_32px", "activation_spatial",
+        "untrained_activation_at_32px",
     } <= found  # fmt: skip
     stages = {s.stage for s in by_name(scored, "activation")}
     assert stages == {"conv1", "conv2", "conv3", "hidden", "readout"}
@@ -100,30 +85,167 @@ def test_every_mandatory_row_is_there(scored):
     assert len({(s.metric, s.stage, s.target) for s in scored}) == len(scored)  # one number in one place
 
 
-def test_before_training_the_network_is_its_own_control(scored):
-    """This network was not trained: both rows are the same."""
-    for s in by_name(scored, "activation"):
-        (other,) = by_name(scored, "untrained_activation", stage=s.stage, target=s.target)
-        assert other.raw == pytest.approx(s.raw, abs=1e-12)
+def test_the_control_before_training_is_the_network_before_training(few):
+    """One network was changed: its own rows change with it, the untrained ones are those of the one it came from."""
+    torch.manual_seed(0)
+    start = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
+    changed = cnn.build((3, 16, 16), (4,), width=2, hidden=8)  # other weights
+    before = examine(few, start)
+    after = examine(few, dataclasses.replace(start, net=changed))
+    alone = examine(few, observer_of(changed, Backprop(), size=16))
+    compared = 0
+    for family in ("activation", "signal_label", "activation_given_label", "signal_label_given_label"):
+        for s in by_name(before, family):
+            where = {"stage": s.stage, "target": s.target}
+            (own,), (initial,) = by_name(after, family, **where), by_name(after, f"untrained_{family}", **where)
+            (expected,) = by_name(alone, family, **where)
+            if s.raw is None or own.raw is None:
+                continue
+            assert initial.raw == pytest.approx(s.raw, abs=1e-9), (family, where)
+            assert own.raw == pytest.approx(expected.raw, abs=1e-9), (family, where)
+            compared += abs(own.raw - initial.raw) > 1e-3
+    assert compared > 40  # of 80 cells, all but those where both networks happen to agree
 
 
 def test_the_best_stage_is_chosen_on_other_images(scored):
     """Scores that are noise, anew in every half: the best stage of one half is nothing special in the other."""
-    from evaluation.brain.reports import _chosen
-
-    halves = []
-
-    def noise(index):
-        halves.append(set(index.tolist()))
-        return np.random.default_rng(len(halves)).normal(size=(5, 1))
-
-    found = _chosen(noise, 5, 1, 20, splits=400)
+    for first, second in halves(21, 30):
+        assert not set(first) & set(second) and set(first) | set(second) == set(range(21)) and len(first) == 10
+    assert len({tuple(a) for a, _ in halves(21)}) == 50
+    noise = np.random.default_rng(0).normal(size=(400, 2, 1, 5, 1))
+    every = np.ones((1, 5), dtype=bool)
+    found = _chosen(noise, every)
     assert found.shape == (800, 1, 1) and abs(found.mean()) < 0.15  # the maximum of five is 1.16 on average
-    for a, b in zip(halves[::2], halves[1::2], strict=True):
-        assert not a & b and a | b == set(range(20))
+    expected = [noise[k, h, 0, noise[k, 1 - h, 0, :, 0].argmax(), 0] for k in range(400) for h in range(2)]
+    assert np.array_equal(found[:, 0, 0], expected)
     true = np.array([0.0, 0.1, 0.9, 0.2, 0.3])  # one stage is best in every half
-    assert np.allclose(_chosen(lambda index: true[:, None], 5, 1, 20), 0.9)
+    assert np.allclose(_chosen(np.broadcast_to(true[:, None], (6, 2, 1, 5, 1)), every), 0.9)
     assert len(by_name(scored, "activation_best")) == 4
+
+
+def test_the_stage_is_chosen_among_those_that_have_the_row():
+    """Given activations, a stage whose activations are silent has no row: the next best takes its place."""
+    raw, left = np.array([0.1, 0.9, 0.5]), np.array([0.2, np.nan, 0.3])
+    there = np.array([[True, True, True], [True, False, True]])
+    found = _chosen(np.broadcast_to(np.stack([raw, left])[..., None], (6, 2, 2, 3, 1)), there)
+    assert np.allclose(found[:, 0], 0.9) and np.allclose(found[:, 1], 0.3)
+
+
+def test_some_images_alone_score_as_data_of_these_images(few):
+    rows = [Row("a"), Row("a", ("b",))]
+    rng = np.random.default_rng(0)
+    models = {n: rng.random(120) for n in "ab"}
+    index = np.array([1, 4, 5, 9, 11, 13, 15])
+    i, j = np.triu_indices(7, 1)
+    part = align({n: square(v)[index[i], index[j]] for n, v in models.items()}, few.select(index).targets, rows,
+                 resamples=0)  # fmt: skip
+    assert np.allclose(on_images(models, few.targets, rows, "spearman")(index), part.score, atol=1e-12)
+
+
+def test_the_order_of_images_in_the_files_does_not_matter(few, small):
+    """Splits, shuffled labels and bootstrap draw by number: the images are put in the order of their names first."""
+    order = np.random.default_rng(1).permutation(16)
+    for one, other in zip(examine(few, small), examine(few.select(order), small), strict=True):
+        assert (one.metric, one.stage, one.target) == (other.metric, other.stage, other.target)
+        for attribute in ("raw", "ci_low", "ci_high", "ceiling_low"):
+            a, b = getattr(one, attribute), getattr(other, attribute)
+            assert a is b or a == pytest.approx(b, abs=1e-9), one.metric
+
+
+def test_shuffled_labels_have_a_null_of_many_shuffles(scored, few, small):
+    """Mean and range are those of the readout's error, (p - y) R', written out for every shuffle."""
+    found = by_name(scored, "signal_shuffled_label_null")
+    assert {s.stage for s in found} == {"conv1", "conv2", "conv3", "hidden", "readout"} and len(found) == 5 * 4
+    assert all(s.reason.endswith("mean and 95 % range over 40 of 40 shuffles") for s in found)
+    assert all(s.ci_low < s.raw < s.ci_high for s in found)
+    target = next(iter(few.rdms))
+    observer, values = precise(small), []
+    shown = small.preprocess.stimulus(few.stimuli).double()
+    labels = few.labels["shape"]
+    for k in range(40):
+        z = observer.net(shown).detach()
+        mixed = np.random.default_rng(SEED + k).permutation(labels)
+        readout = torch.randn(4, len(set(labels)), generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+        readout = readout / 2
+        wanted = torch.nn.functional.one_hot(
+            torch.from_numpy(np.unique(mixed, return_inverse=True)[1]), readout.shape[1]
+        )
+        signal = ((z @ readout).softmax(1) - wanted) @ readout.T
+        i, j = np.triu_indices(16, 1)
+        model = 1 - np.corrcoef(signal.numpy())[i, j]
+        values.append(np.mean([spearmanr(model, person).statistic for person in few.rdms[target]]))
+    (score,) = by_name(examine(few, small), "signal_shuffled_label_null", stage="readout", target=target)
+    assert score.raw == pytest.approx(np.mean(values), abs=1e-3)
+    assert (score.ci_low, score.ci_high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=5e-3)
+
+
+def test_low_level_controls_are_held_constant_together_and_one_by_one(scored):
+    for family in ("activation", "signal_pseudo_label", "signal_label"):
+        for kind in ("low_level", "pixels", "gabor", "silhouette"):
+            stages = {s.stage for s in by_name(scored, f"{family}_given_{kind}")}
+            assert stages == {"conv1", "conv2", "conv3", "hidden", "readout"}, (family, kind)
+            assert by_name(scored, f"{family}_given_{kind}_best")
+
+
+def test_what_a_local_rule_learns_whatever_the_loss_is_no_loss_s(few):
+    """Hebb's rule is given at the hidden stages, the gradient at the readout: only this one is the label's."""
+
+    class Hebbian(Backprop):
+        def learn(self, net, x, target, objective):
+            learned = super().learn(net, x, target, objective)
+            signals = {n: (a if n != net.readout else learned.signals[n]) for n, a in net.trace(x).items()}
+            return dataclasses.replace(learned, signals=signals)
+
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Hebbian(), size=16)
+    scores = examine(few, observer)
+    hidden = ["conv1", "conv2", "conv3", "hidden"]
+    for prefix in ("", "untrained_"):
+        for loss in ("label", "pseudo_label"):
+            for stage in hidden:
+                (said,) = by_name(scores, f"{prefix}signal_{loss}", stage=stage)
+                assert said.raw is None and said.reason == "does not depend on the loss; see signal_unsupervised"
+            assert all(s.raw is not None for s in by_name(scores, f"{prefix}signal_{loss}", stage="readout"))
+        free = [s for s in by_name(scores, f"{prefix}signal_unsupervised") if s.raw is not None]
+        assert {s.stage for s in free} == set(hidden)
+        for s in free:  # Hebb's signal here is the activity itself
+            (same,) = by_name(scores, f"{prefix}activation", stage=s.stage, target=s.target)
+            assert s.raw == pytest.approx(same.raw, abs=1e-12)
+    assert all(s.raw is not None for s in by_name(scores, "signal_unsupervised_best"))
+    assert all("1 of its stages" in s.reason for s in by_name(scores, "signal_label_best"))
+
+
+def test_the_signals_of_backprop_depend_on_the_loss_everywhere(scored):
+    assert not by_name(scored, "signal_unsupervised")
+
+
+def test_what_the_categories_determine_is_not_zero(few):
+    """A stage that says nothing but the category, given the categories: n/a, with the reason."""
+    torch.manual_seed(0)
+    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
+    label = torch.from_numpy(next(iter(few.labels.values())))
+    seen = {tuple(x.flatten()[:50].tolist()): k for x, k in zip(few.stimuli, label.tolist(), strict=True)}
+
+    class Categories:
+        def __getattr__(self, name):
+            return getattr(observer, name)
+
+        def activations(self, stimuli):
+            which = [seen.get(tuple(x.flatten()[:50].tolist()), 0) for x in stimuli]
+            own = torch.nn.functional.one_hot(torch.tensor(which), int(label.max()) + 1).double()
+            return observer.activations(stimuli) | {"hidden": own}
+
+    scores = examine(few, Categories())
+    found = by_name(scores, "activation_given_label", stage="hidden")
+    assert len(found) == 4 and all(s.raw is None and s.reason == "nothing is left of it" for s in found)
+    assert all(s.raw is not None for s in by_name(scores, "activation", stage="hidden"))
+
+
+def test_broken_data_fail_no_run(few, small):
+    target = next(iter(few.rdms))
+    spoilt = {**few.rdms, target: np.where(np.arange(120) == 7, np.nan, few.rdms[target])}
+    (score,) = examine(dataclasses.replace(few, rdms=spoilt), small)
+    assert score.raw is None and f"RDM of {target}: holds values that are not finite" in score.reason
 
 
 @pytest.mark.parametrize("rule, stages", [(Untrained, 0), (ReadoutOnly, 1)])
@@ -133,6 +255,16 @@ def test_controls_have_the_signals_that_they_have(few, rule, stages):
     scores = examine(few, observer)
     assert len({s.stage for s in by_name(scores, "signal_label") if s.raw is not None}) == stages
     assert by_name(scores, "activation")
+
+
+def test_every_loss_has_its_row_before_training(few, small):
+    class Every(OnData):
+        losses = ("pseudo_label", "entropy", "label", "instance")
+
+    bench = Every()
+    bench.data = few
+    found = {s.metric for s in bench.measure(small)}
+    assert {f"{p}signal_{x}" for x in Every.losses for p in ("", "untrained_")} <= found
 
 
 class Stubborn(nn.BatchNorm2d):
@@ -171,20 +303,6 @@ def test_data_that_are_not_there_are_not_zero(tmp_path, small):
     assert {s.metric for s in scores} == {"data", "activation_slope"}
     assert all(s.raw is None and "--download" in s.reason for s in scores)
     assert "--download" in bench.absent() and bench.draw(tmp_path, {"x": small}) == []
-
-
-@pytest.mark.slow
-def test_signals_explain_variance_of_their_own_only_where_they_do(stream):
-    """Banded ridge through the benchmark: an option, with its own rows."""
-    import numpy as np
-
-    part = stream.select(np.arange(0, 64, 2))
-    data = dataclasses.replace(part, movie=None, times=None, responses={"IT": part.responses["IT"][:1]})
-    torch.manual_seed(0)
-    observer = observer_of(cnn.build((3, 16, 16), (4,), width=2, hidden=8), Backprop(), size=16)
-    scores = examine(data, observer, banded=True)
-    assert len(by_name(scores, "encoding_unique_signal_label", target="IT")) == 5
-    assert len(by_name(scores, "encoding_all_signal_pseudo_label", target="IT")) == 5
 
 
 @pytest.mark.slow

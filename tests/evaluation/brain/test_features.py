@@ -9,11 +9,9 @@ from torch import nn
 
 from evaluation.brain import features
 from evaluation.brain.features import (
-    NotInEvaluationMode,
     Reducer,
     Spec,
     activations_of,
-    assert_evaluation_mode,
     at_resolution,
     patterns,
     pooled,
@@ -23,7 +21,16 @@ from evaluation.brain.features import (
     stage_rdms,
     untrained,
 )  # fmt: skip
-from evaluation.brain.losses import LOSSES, CategoryCrossEntropy, Entropy, InstanceDiscrimination, probe, unit
+from evaluation.brain.losses import (
+    LOSSES,
+    CategoryCrossEntropy,
+    Entropy,
+    ExactCrossEntropy,
+    InstanceDiscrimination,
+    probe,
+    unit,
+)
+from evaluation.brain.mode import NotInEvaluationMode, assert_evaluation_mode
 from evaluation.brain.rdm import rdm
 from models import cnn, mlp, resnet
 from models.base import Stage, StagedNet
@@ -106,7 +113,7 @@ def test_a_rule_that_switches_to_training_mode_is_named():
     assert_evaluation_mode(observer_of(net_with(), TurnsOnTraining()))  # nothing there that minds
 
 
-@pytest.mark.parametrize("name", ["entropy", "category", "instance"])
+@pytest.mark.parametrize("name", ["entropy", "exact", "category", "instance"])
 def test_the_error_of_a_loss_is_its_gradient(name):
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -114,11 +121,42 @@ def test_the_error_of_a_loss_is_its_gradient(name):
     bank = unit(torch.randn(6, 5, generator=generator, dtype=torch.float64))
     loss = {
         "entropy": Entropy(),
+        "exact": ExactCrossEntropy(),
         "category": CategoryCrossEntropy(torch.randn(5, 3, generator=generator, dtype=torch.float64)),
         "instance": InstanceDiscrimination(bank),
     }[name]
     (expected,) = torch.autograd.grad(loss.losses(output, target).sum(), output)
+    if name == "exact":
+        assert torch.allclose(
+            loss.losses(output, target), nn.functional.cross_entropy(output, target, reduction="none")
+        )
     assert torch.allclose(loss.error(output.detach(), target), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("margin", [1.0, 21.0, 45.0, 300.0])
+def test_the_gradients_of_certain_networks_keep_their_digits(margin):
+    """Against 400 digits: 1 − p of an answer that is certain is rounding in float64, its gradient must not be."""
+    import mpmath
+
+    z = [margin, 0.0, -2.0, 1.0 - margin / 3]
+    with mpmath.workdps(400):
+        weights = [mpmath.exp(mpmath.mpf(v)) for v in z]
+        p = [w / mpmath.fsum(weights) for w in weights]
+        entropy = -mpmath.fsum(q * mpmath.log(q) for q in p)
+        expected = {
+            "answer": [float(p[0] - 1), *map(float, p[1:])],
+            "wrong": [float(p[0]), float(p[1] - 1), *map(float, p[2:])],
+            "entropy": [float(-q * (mpmath.log(q) + entropy)) for q in p],
+        }
+    for name, loss, target in (
+        ("answer", ExactCrossEntropy(), 0), ("wrong", ExactCrossEntropy(), 1), ("entropy", Entropy(), 0),
+    ):  # fmt: skip
+        output = torch.tensor([z], dtype=torch.float64, requires_grad=True)
+        index = torch.tensor([target])
+        (gradient,) = torch.autograd.grad(loss.losses(output, index).sum(), output)
+        wanted = torch.tensor([expected[name]], dtype=torch.float64)
+        assert torch.allclose(loss.error(output.detach(), index), wanted, rtol=1e-10, atol=0), name
+        assert torch.allclose(gradient, wanted, rtol=1e-10, atol=0), name
 
 
 def test_entropy_is_largest_for_a_flat_answer():
@@ -277,6 +315,14 @@ def test_other_resolutions(small, few):
     assert flat.activations(few.stimuli)["readout"].shape == (16, 4)  # pools over space by itself
     with pytest.raises(ValueError, match="sees one size only"):
         at_resolution(observer_of(mlp.build((3, 32, 32), (4,), width=8), Backprop()), 64)
+
+
+def test_a_network_whose_map_cannot_be_resized_says_so():
+    """A stage of one's own making before a linear one: a reason, not an assertion."""
+    observer = observer_of(net_with(), Backprop())
+    observer.net.stages["conv"] = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(4))
+    with pytest.raises(ValueError, match="conv is a Sequential, whose map"):
+        at_resolution(observer, 64)
 
 
 def test_the_untrained_network_is_the_one_before_training(small):

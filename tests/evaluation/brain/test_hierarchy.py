@@ -13,11 +13,13 @@ from evaluation.brain.hierarchy import (
     latency_score,
     onset_latency,
     peak_latency,
+    peak_of_effect,
     rank_correlation,
     slopes,
     spatial,
     with_null,
 )  # fmt: skip
+from evaluation.brain.hierarchy_reports import after_activation
 from evaluation.brain.rdm import compare, rdm
 from evaluation.brain.simulation import AREAS, ONSETS, PEAKS, VentralStream, course, hrf, simulate
 
@@ -110,9 +112,30 @@ def test_latencies_of_movies_that_are_switched_on_at_known_times():
 def test_onsets_of_noise_are_rare():
     rng = np.random.default_rng(0)
     times = np.arange(-50.0, 300.0, 10.0)
-    found = [onset_latency(rng.normal(size=(8, len(times))), times, permutations=200, seed=k) for k in range(100)]
+    found = [onset_latency(rng.normal(size=(8, len(times))), times) for _ in range(100)]
     assert np.isfinite(found).mean() <= 0.11
     assert np.isnan(onset_latency(rng.normal(size=(3, len(times))) + 5, times))  # too few subjects for any p
+
+
+def test_noise_has_no_peak():
+    """A maximum there always is; a latency only where subjects agree that the curve is above 0 after the stimulus."""
+    rng = np.random.default_rng(0)
+    times = np.arange(-50.0, 300.0, 10.0)
+    assert np.mean([np.isfinite(peak_of_effect(rng.normal(size=(8, 35)), times)) for _ in range(100)]) <= 0.11
+    bump = 3 * np.exp(-(((times - 120) / 20) ** 2))
+    assert peak_of_effect(rng.normal(size=(8, 35)) + bump, times) == pytest.approx(120, abs=15)
+    before = 5.0 * (times < -10)
+    assert np.isnan(peak_of_effect(0.1 * rng.normal(size=(8, 35)) + before, times))  # before the stimulus
+    assert np.isnan(peak_of_effect(-np.abs(rng.normal(size=(8, 35))) - 1, times))  # the top of a negative curve
+    assert np.isfinite(peak_of_effect(rng.normal(size=(3, 35)), times))  # too few to test: the report says so
+
+
+def test_signals_and_activations_are_paired_by_stage():
+    """Each lacks another stage, so that both have two: what they share is `b` alone."""
+    signal, activation = {"a": 200.0, "b": 150.0}, {"b": 120.0, "c": 100.0}
+    assert after_activation("signal_label", signal, activation, 9).raw == 30
+    assert after_activation("signal_label", {"a": 1.0, "b": np.nan}, activation, 9).gate == "n/a"
+    assert after_activation("signal_label", {"b": 150.0, "c": 90.0}, activation, 9).raw == 10
 
 
 def test_peaks_between_samples():

@@ -12,15 +12,18 @@ from scipy.io import savemat
 
 from evaluation.brain import importers
 from evaluation.brain.data import BrainData, Broken, Card, DataMissing, problems
+from evaluation.brain.fmri import bids_scans, glm_responses
 from evaluation.brain.folder import read, write
 from evaluation.brain.images import stimuli_of
-from evaluation.brain.importers import NotReadable, array, bids_scans, glm_responses, rdm_vectors, responses
+from evaluation.brain.importers import NotReadable, array, rdm_vectors, responses
 from evaluation.brain.rdm import rdm, square
 from evaluation.brain.sets import haxby2001, nsd, things_fmri
 from evaluation.brain.simulation import hrf
 from training.data.base import Source
 
 NAMES = [f"shape{i:02d}" for i in range(12)]
+RESPONSES = np.random.default_rng(3).normal(size=(12, 8))
+FLAT = np.where(np.arange(12)[:, None] == 5, 7.25, RESPONSES)  # image 5: the same at every voxel
 RANDOM = np.random.default_rng(9).random((12, 66))
 
 
@@ -135,7 +138,10 @@ def test_a_movie_is_rsatoolbox_s(whole, tmp_path):
         ({"rdms": {"behaviour": RANDOM[:2], "V9": RANDOM[:2]}}, "V9: not on the card"),
         ({"rdms": {}}, "behaviour: on the card"),
         ({"responses": {}}, "V1: on the card"),
-        ({"responses": {"V1": (np.ones((11, 4)),), "IT": (RANDOM[:12, :1],)}}, r"\(12, channels\).*one channel"),
+        ({"responses": {"V1": (np.ones((11, 4)),), "IT": (RANDOM[:12, :1],)}}, r"\(12, channels\).*1 channels"),
+        ({"responses": {"V1": (RESPONSES[:, :2],), "IT": (RESPONSES,)}}, "V1, subject 0: 2 channels.*at least 3"),
+        ({"responses": {"V1": (RESPONSES,), "IT": (FLAT,)}}, "IT, subject 0: 1 images have the same response"),
+        ({"responses": {"V1": (RESPONSES,), "IT": (RESPONSES[:1].repeat(12, 0),)}}, "RDM from responses of IT.*equally"),
         ({"times": np.array([0.0, 2, 1, 3, 4])}, "times must increase"),
         ({"times": None}, "no times"),
         ({"card": Card("", "psychic", ("V1", "IT"), 3, "", "x", beside=("behaviour",), distances=(1.0,))},
@@ -288,6 +294,42 @@ def test_epochs_become_rdms_over_time(tmp_path):
         importers.epochs_movie([tmp_path / "x-epo.fif"], named, NAMES)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # MNE's own call of pandas
+def test_the_layout_of_things_meg(tmp_path):
+    """A copy of the published layout: two subjects, five test images seen three times among training trials."""
+    mne = pytest.importorskip("mne")
+    import pandas as pd
+
+    from evaluation.brain.sets import things_meg
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "things_meg"
+    shown = [f"images_test_meg/dog/dog_{i:02d}.jpg" for i in range(5)]
+    picture_folder(folder / "images" / "dog", [f"dog_{i:02d}" for i in range(5)])
+    for path in (folder / "images" / "dog").glob("*.png"):
+        path.rename(path.with_suffix(".jpg"))
+    trials = [*shown, "images_meg/cat/cat_01.jpg"] * 3
+    kinds = ["test" if p in shown else "exp" for p in trials]
+    values = rng.normal(size=(2, len(trials), 6, 40))
+    for s in (1, 2):
+        info = mne.create_info([f"MEG{i}" for i in range(6)], 200.0, "mag")
+        events = np.column_stack([np.arange(18), np.zeros(18, int), np.ones(18, int)])
+        table = pd.DataFrame({"trial_type": kinds, "image_path": trials})
+        made = mne.EpochsArray(values[s - 1], info, events, tmin=-0.05, metadata=table, verbose="error")
+        made.save(folder / f"preprocessed_P{s}-epo.fif", verbose="error")
+    data = things_meg.build(Source(tmp_path))
+    assert problems(data) == [] and data.names == tuple(shown) and data.movie.shape == (2, 20, 10)
+    now = -50 + 5.0 * np.arange(40)
+    bins = np.floor(now / 10 + 1e-9)
+    assert np.allclose(data.times, [now[bins == b].mean() for b in np.unique(bins)])
+    mean = np.stack([values[1, i::6].mean(0) for i in range(5)])  # image i, its three repetitions
+    for k, b in enumerate(np.unique(bins)):
+        expected = 1 - np.corrcoef(mean[..., bins == b].mean(-1))[np.triu_indices(5, 1)]
+        assert np.allclose(data.movie[1, k], expected, atol=1e-5)  # epochs are stored in single precision
+    with pytest.raises(DataMissing, match="ds004212"):
+        things_meg.build(Source(tmp_path / "nowhere"))
+
+
 def test_the_layout_of_things_fmri(tmp_path):
     """A copy of the published layout with 6 test images seen twice in each of two sessions."""
     rng = np.random.default_rng(0)
@@ -302,11 +344,11 @@ def test_the_layout_of_things_fmri(tmp_path):
         trials = [("train", 1, "cat_01.jpg", "cat")] + [("test", k, n, "dog") for k in (1, 2) for n in names * 2]
         with (folder / "betas_csv" / f"sub-{s}_StimulusMetadata.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("trial_type", "session", "stimulus", "concept"), *trials])
-        betas = rng.normal(size=(10, len(trials)))
+        betas = rng.normal(size=(15, len(trials)))
         with h5py.File(folder / "betas_csv" / f"sub-{s}_ResponseData.h5", "w") as file:
             file.create_group("ResponseData")["block0_values"] = betas
         with (folder / "betas_csv" / f"sub-{s}_VoxelMetadata.csv").open("w", newline="") as file:
-            rows = [[v, *(int(v % 5 == k) for k in range(5))] for v in range(10)]
+            rows = [[v, *(int(v % 5 == k) for k in range(5))] for v in range(15)]
             csv.writer(file).writerows([["voxel_id", "V1", "V2", "V3", "hV4", "IT"], *rows])
     data = things_fmri.build(Source(tmp_path))
     assert problems(data) == [] and data.card.rois == ("V1", "V2", "V3", "V4", "IT") and len(data) == 6
@@ -314,7 +356,7 @@ def test_the_layout_of_things_fmri(tmp_path):
     z = np.concatenate(
         [(p - p.mean(1, keepdims=True)) / p.std(1, keepdims=True) for p in (test[:, :12], test[:, 12:])], 1
     )
-    expected = np.stack([z[[4, 9]][:, i::6].mean(1) for i in range(6)])
+    expected = np.stack([z[[4, 9, 14]][:, i::6].mean(1) for i in range(6)])
     assert np.allclose(data.responses["IT"][1], expected)
     with pytest.raises(DataMissing, match="figshare"):
         things_fmri.build(Source(tmp_path / "nowhere"))

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from evaluation.brain.controls import control_rdms
 from evaluation.brain.data import DataMissing, problems
@@ -104,9 +105,13 @@ def test_an_untrained_network_s_label_gradients_match_it_in_every_stage(objects,
             models = {"signal": own["label"][stage], "animacy": animacy}
             found = align(models, {"IT": mean}, [Row("signal"), Row("signal", ("animacy",))], resamples=0)
             raw.append(found.score[0, 0])
-            left.append(found.score[1, 0])
+            # Two categories' gradients are parallel at a late stage: the RDM is the categories', and nothing is left.
+            if abs(spearmanr(own["label"][stage], animacy).statistic) > 1 - 1e-9:
+                assert np.isnan(found.score[1, 0])
+            else:
+                left.append(found.score[1, 0])
         assert 0.3 < np.mean(raw) < 0.5, (stage, raw)
-        assert abs(np.mean(left)) < 0.05, (stage, left)
+        assert not left or abs(np.mean(left)) < 0.05, (stage, left)
 
 
 def test_shuffled_labels_match_nothing(objects, confound):
@@ -150,7 +155,7 @@ def test_scores_do_not_depend_on_batch_size_or_image_order(objects, small, monke
         found = align(*_inputs(rows, data), resamples=0)
         for i, entry in enumerate(rows.entries):
             if "shuffled" not in entry.metric:  # which label an image gets there depends on its place
-                assert np.allclose(found.score[i], reference.score[i], atol=1e-8), entry
+                assert np.allclose(found.score[i], reference.score[i], atol=1e-8, equal_nan=True), entry
 
 
 def _inputs(rows, data):
@@ -186,3 +191,11 @@ def test_rdm_of_masks_needs_the_correlation_distance(objects):
     masks = silhouettes(resized(objects.stimuli)).flatten(1).numpy()
     euclidean = rdm(masks, "euclidean")
     assert against_mean(euclidean, objects, "EVC") - against_mean(euclidean, objects, "IT") < 0.2
+
+
+def test_early_and_late_regions_are_of_the_same_people(objects):
+    """Cichy et al.'s fifteen; neither those of 2008, nor the judges, nor the monkeys are among them."""
+    people = objects.names_of_people
+    assert people["EVC"] == people["IT"] and len(people["IT"]) == 15
+    others = {p for t in ("human_IT_2008", "monkey_IT", "behaviour") for p in people[t]}
+    assert len(others) == 4 + 1 + 16 and not others & set(people["IT"])

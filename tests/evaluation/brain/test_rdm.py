@@ -10,7 +10,7 @@ from rsatoolbox.model import ModelFixed
 from rsatoolbox.rdm import RDMs, calc_rdm
 from rsatoolbox.rdm import compare as rsa_compare
 from rsatoolbox.util.inference_util import extract_variances
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 from evaluation.brain.inference import Row, align, dual_variance, noise_ceiling
 from evaluation.brain.rdm import Stack, category_rdm, compare, num_images, partial, rdm, square
@@ -103,8 +103,21 @@ def test_nothing_is_left_of_a_model_given_itself(vectors):
     stack = Stack(np.concatenate([models, data]), "spearman")
     products, power, _ = stack.products(num_first=5)
     zero, one = np.array([0]), np.array([1])
-    assert partial(products, power, zero, zero, np.array([6])) == 0
+    assert np.isnan(partial(products, power, zero, zero, np.array([6]))).all()  # not 0: there is nothing to correlate
     assert np.isnan(partial(products, power, one, zero, zero)).all()
+
+
+def test_a_value_that_is_not_there_is_refused_and_not_ranked(vectors):
+    models, data = vectors
+    spoilt = data.copy()
+    spoilt[1, 5] = np.nan
+    with pytest.raises(ValueError, match="1 of 12 RDMs hold values that are not finite"):
+        compare(models, spoilt)
+    flat = np.random.default_rng(0).normal(size=(12, 6))
+    flat[4] = 0.3
+    assert np.isnan(rdm(flat)).sum() == 11  # every pair with the image that has no pattern
+    with pytest.raises(ValueError, match="not finite"):
+        noise_ceiling(np.stack([rdm(flat), data[0]]))
 
 
 def test_a_partialled_row_resamples_to_the_partial_of_the_resample(vectors):
@@ -124,6 +137,43 @@ def test_a_partialled_row_resamples_to_the_partial_of_the_resample(vectors):
     assert found.resampled[2, 7, 0, 0] == pytest.approx(corr[0, 2:].mean(), abs=1e-10)
 
 
+def test_the_same_people_are_drawn_together(vectors):
+    """Two targets with the same data of the same people, listed in another order: no resample tells them apart."""
+    models, data = vectors
+    named = {f"m{i}": m for i, m in enumerate(models)}
+    order = [3, 0, 6, 1, 5, 2, 4]
+    targets = {"a": data, "b": data[order], "c": data}
+    names = [f"s{k}" for k in range(7)]
+    people = {"a": names, "b": [names[k] for k in order]}  # of c nothing is known
+    found = align(named, targets, [Row(n) for n in named], resamples=60, people=people).resampled
+    assert np.abs(found[..., 0] - found[..., 1]).max() < 1e-12
+    assert np.abs(found[1, ..., 0] - found[1, ..., 2]).max() > 0.01  # subjects alone: drawn anew
+    assert np.abs(found[2, ..., 0] - found[2, ..., 2]).max() < 1e-12  # images alone: always the same
+    alone = align(named, {"a": data}, [Row(n) for n in named], resamples=60).resampled
+    assert np.array_equal(alone[..., 0], found[..., 0])
+
+
+def test_a_difference_between_regions_of_the_same_people_is_that_of_paired_draws():
+    """Subjects' own level is common to both regions: its variance cancels in the difference, as theory says.
+
+    Similarity of model and subject s is about a + e_s in both regions, so that Var(difference) over subjects is that
+    of what differs; independent draws would add Var(e_s) / S twice.
+    """
+    rng = np.random.default_rng(0)
+    model = rng.normal(size=66)
+    level = np.linspace(0.2, 3, 8)[:, None]
+    regions = {r: level * model + rng.normal(size=(8, 66)) for r in ("EVC", "IT")}
+    names = {r: [str(k) for k in range(8)] for r in regions}
+    rows = [Row("m")]
+    found = align({"m": model}, regions, rows, method="corr", resamples=3000, people=names)
+    own = np.array([[np.corrcoef(model, v)[0, 1] for v in regions[r]] for r in regions])
+    drawn = found.resampled[1, :, 0]
+    assert (drawn[:, 1] - drawn[:, 0]).var() == pytest.approx((own[1] - own[0]).var() / 8, rel=0.15)
+    apart = align({"m": model}, regions, rows, method="corr", resamples=3000).resampled[1, :, 0]
+    assert (apart[:, 1] - apart[:, 0]).var() == pytest.approx(own.var(1).sum() / 8, rel=0.15)
+    assert own.var(1).sum() > 5 * (own[1] - own[0]).var()
+
+
 def test_the_variance_of_the_dual_bootstrap_is_rsatoolbox_s():
     rng = np.random.default_rng(0)
     evaluations = rng.normal(size=(3, 400, 4)) * np.array([1.4, 1.0, 0.8])[:, None, None]
@@ -140,8 +190,6 @@ def test_intervals_agree_with_rsatoolbox_s_dual_bootstrap(vectors):
     models, data = vectors
     result = eval_dual_bootstrap([ModelFixed(f"m{i}", RDMs(m[None])) for i, m in enumerate(models)], RDMs(data),
                                  method="corr", N=300)  # fmt: skip
-    from scipy.stats import t
-
     named = {f"m{i}": m for i, m in enumerate(models)}
     ours = align(named, {"it": data}, [Row(n) for n in named], method="corr", resamples=2000)
     widths = np.sqrt(result.model_var) * t.ppf(0.975, 6)
@@ -160,13 +208,41 @@ def test_the_order_of_images_and_subjects_does_not_matter(vectors):
     assert np.allclose(noise_ceiling(data), noise_ceiling(data[::-1]))
 
 
+def populations(draw, num):
+    """Scores and half widths of ``num`` draws of subjects and images, ``draw(rng) -> (data, model)``."""
+    rng, scores, widths = np.random.default_rng(0), [], []
+    for _ in range(num):
+        data, model = draw(rng)
+        found = align({"m": rdm(model)}, {"it": rdm(data)}, [Row("m")], method="corr", resamples=100)
+        scores.append(found.score[0, 0])
+        widths.append(found.high[0, 0] - found.score[0, 0])
+    return np.array(scores), np.array(widths)
+
+
 @pytest.mark.slow
 def test_the_interval_covers_the_truth():
-    """Subjects and images drawn from a population in which the expected similarity is 0: 95 % of intervals hold it."""
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(200):
-        data = rdm(rng.normal(size=(6, 14, 20)))
-        model = rdm(rng.normal(size=(14, 20)))
-        found = align({"m": model}, {"it": data}, [Row("m")], method="corr", resamples=100)
-        held += found.low[0, 0] <= 0 <= found.high[0, 0]
-    assert held >= 180
+    """Subjects who share a geometry more or less: 95 % of intervals hold the population's mean, and none is idle.
+
+    The half width is t times the standard error: it is compared with t times the spread of the scores themselves.
+    """
+
+    def draw(rng):
+        z = rng.normal(size=(14, 6)) @ rng.normal(size=(6, 20))
+        return rng.uniform(0.2, 2, size=(6, 1, 1)) * z + 2 * rng.normal(size=(6, 14, 20)), z
+
+    scores, widths = populations(draw, 150)
+    held = (np.abs(scores - scores.mean()) <= widths).mean()
+    assert 0.87 <= held <= 0.99
+    assert 0.8 < np.median(widths) / (t.ppf(0.975, 5) * scores.std()) < 1.2
+
+
+@pytest.mark.slow
+def test_the_interval_of_noise_is_safe_rather_than_narrow():
+    """Nothing in common: the variance is that of pairs alone, and the bounds (as rsatoolbox's) widen the interval.
+
+    Images alone resampled count every pair's noise twice, and the variance is bounded from below by N/(N-1) times
+    theirs: at most sqrt(2 · 14/13) = 1.47 times what is needed, and the noise of the estimate.
+    """
+    scores, widths = populations(lambda rng: (rng.normal(size=(6, 14, 20)), rng.normal(size=(14, 20))), 200)
+    assert (np.abs(scores) <= widths).sum() >= 190  # the truth is 0
+    assert 1.0 < np.median(widths) / (t.ppf(0.975, 5) * scores.std()) < 1.65

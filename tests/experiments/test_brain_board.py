@@ -1,0 +1,44 @@
+"""The brain pillar's table: what is simulated says so wherever it is written, and controls are those of no network."""
+
+from types import SimpleNamespace
+
+from experiments.brain_board import NUMBERS, REAL_COLUMNS, SIMULATED, SIMULATED_COLUMNS, estimates, table
+from experiments.leaderboard import Estimate, Row
+from experiments.render import _flat
+
+
+def row(rule, **values):
+    given = {n: Estimate(values.get(n)) for n in NUMBERS}
+    return SimpleNamespace(rule=rule, kind="rule", brain=given)
+
+
+def test_everything_simulated_is_marked_in_columns_and_keys():
+    for name, (benchmark, _, _) in NUMBERS.items():
+        assert name.startswith("simulated_") == (benchmark == SIMULATED), name
+    for column, names in (REAL_COLUMNS | SIMULATED_COLUMNS).items():
+        assert column.endswith("(sim.)") == all(NUMBERS[n][0] == SIMULATED for n in names), column
+        assert column == column.strip()
+    kinds = ["".join(c for c in column if c.isalpha()) for column in REAL_COLUMNS | SIMULATED_COLUMNS]
+    assert len(set(kinds)) == len(kinds)  # told apart by their words
+
+
+def test_exported_keys_of_simulated_numbers_say_so():
+    brain = estimates(lambda benchmark, metric, target: Estimate(1.0 if benchmark == SIMULATED else 2.0))
+    record = _flat(Row("r", "m", "t", "rule", [0], {}, [], {"hidden_change": Estimate()}, {}, {}, {}, brain=brain))
+    for key, value in record.items():
+        if key.startswith("brain_") and value is not None:
+            assert key.startswith("brain_simulated_") == (value == 1.0), key
+    assert record["brain_simulated_space"] == 1.0 and record["brain_simulated_signal_time"] == 1.0
+
+
+def test_a_network_s_own_output_error_stands_in_its_own_row():
+    """It is p − y of a trained network: one number per rule, and not among what is the same for all."""
+    rows = [
+        row("first", activation=0.3, output_error=0.11, control_pixels=0.05),
+        row("second", activation=0.2, output_error=0.22, control_pixels=0.05),
+    ]
+    header, lines, below = table(rows, lambda reason: "*")
+    column = header.index("its output error")
+    assert [line[column] for line in lines] == ["+0.110", "+0.220"]
+    assert below[0] == "IT without any network, the same for every row: pixels +0.050"
+    assert not any(metric.startswith("control_output_error") for n, (_, metric, _) in NUMBERS.items() if "control" in n)
