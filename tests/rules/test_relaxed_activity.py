@@ -14,7 +14,7 @@ from rules.contract import check_labels_stay_out_of_inference
 from rules.error_predictive_coding import ErrorPredictiveCoding
 from rules.incremental_predictive_coding import IncrementalPredictiveCoding
 from rules.predictive_coding import PredictiveCoding
-from training.config import Execution, RunConfig
+from training.config import Execution, run_config
 from training.run import build
 
 RULES = [PredictiveCoding, ErrorPredictiveCoding, IncrementalPredictiveCoding]
@@ -97,10 +97,11 @@ def test_a_run_relaxes_by_its_own_loss():
     torch.set_default_dtype(torch.float32)
     found = {}
     for objective in OVER_CLASSES:
-        config = RunConfig(
-            rule="predictive_coding", model="mlp", task="digits", objective=objective, precision="64-true",
-            model_params={"width": 12}, rule_params={"activity": "relaxed"},
-        )  # fmt: skip
+        values = {
+            "rule": "predictive_coding", "model": "mlp", "task": "digits", "seed": 0, "objective": objective,
+            "precision": "64-true", "model_params": {"width": 12}, "rule_params": {"activity": "relaxed"},
+        }  # fmt: skip
+        config = run_config(values, "here")
         trained = build(config, Execution(runs=Path("unused"), data=Path("unused")))
         x = trained.preprocess(trained.task.test.images[:8]).double()
         found[objective] = trained.rule.activations(trained.net, x)["hidden2"]
