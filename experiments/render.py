@@ -67,7 +67,7 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     verdict, _, why = row.learned.partition(" (")
     learned = verdict + notes.mark(why.removesuffix(")"))
     cosine = _point(e["hidden_cosine"], "{:+.2f}")
-    if (e["bp_equivalent"].value or 0) > 0 and row.rule != "backprop":
+    if (e["bp_equivalent"].value or 0) > 0 and not re.match(r"backprop\b", row.rule):
         cosine += " BP-equivalent"
     unstable = e["unstable_share"].value or 0.0
     shaky = f"its inference is unstable on {unstable:.0%} of images: their energy rises" if unstable > UNSTABLE else ""

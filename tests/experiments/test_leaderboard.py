@@ -228,6 +228,18 @@ def test_a_setting_says_below_which_p_it_cannot_get(tmp_path, seeds, rules, leas
     assert (line in render.markdown(rows)) == (least is not None and least > 0.05)
 
 
+def test_backprop_with_options_is_not_called_equivalent_to_itself(tmp_path):
+    for rule in ("backprop", "fixed_prediction"):
+        scores = [("accuracy", "accuracy", 0.9), ("credit", "hidden_cosine", 1.0), ("credit", "bp_equivalent", 1.0)]
+        write(tmp_path, rule, 0, scores)
+        write(tmp_path, rule, 0, scores, lr=0.1)
+    column = render.HEADER.index("cos to BP")
+    shown = {name: render.cells(row, render.Notes())[column] for name, row in by_rule(tmp_path).items()}
+    assert len(shown) == 4
+    for name, cell in shown.items():
+        assert cell == ("+1.00" if name.startswith("backprop") else "+1.00 BP-equivalent"), name
+
+
 def test_cosines_stand_below_the_board_stage_by_stage_for_rules_alone(board, capsys):
     write(board, "kolen_pollack", 0, [
         ("accuracy", "accuracy", 0.8), ("credit", "hidden_cosine", 0.5), ("credit", "cosine", 0.93, "conv1", "final"),
