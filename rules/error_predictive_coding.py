@@ -35,7 +35,6 @@ class ErrorPredictiveCoding(EnergyRule):
         "step_size": loguniform(0.02, 0.3),
         "nudge": loguniform(0.05, 2.0),
     }
-    version = 2
 
     def __init__(
         self, *, steps: int = 16, step_size: float = 0.1, nudge: float = 1.0, activity: Activity = "feed_forward"

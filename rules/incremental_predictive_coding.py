@@ -50,7 +50,7 @@ class IncrementalPredictiveCoding(EnergyRule):
         "weight_step": loguniform(1e-4, 1e-2),
         "nudge": loguniform(0.05, 2.0),
     }
-    version = 3
+    version = 2
 
     def __init__(
         self,

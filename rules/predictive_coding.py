@@ -42,7 +42,6 @@ class PredictiveCoding(EnergyRule):
         "step_size": loguniform(0.03, 0.3),
         "nudge": loguniform(0.05, 2.0),
     }
-    version = 2
 
     def __init__(
         self, *, steps: int = 20, step_size: float = 0.1, nudge: float = 1.0, activity: Activity = "feed_forward"
