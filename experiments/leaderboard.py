@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
-from experiments import brain_board
+from experiments.catalogues import boards
 from experiments.study import CONTROLS, SPIKING_CONTROL
 from experiments.tuned import searched_elsewhere
 from training.catalogue import MODELS, RULES, TASKS, Catalogue
@@ -89,7 +89,7 @@ class Row:
         estimates: The headline numbers.
         difference: Accuracy minus backprop's, paired by seed.
         p_value: Exact sign-flip p of the difference, Holm-corrected over the setting's rules.
-        brain: The numbers of the brain pillar.
+        pillars: The numbers of every table below the board, by its name.
         above_readout: Accuracy minus that of the readout on frozen random features, paired by seed.
         trials: Trials of the random search that chose its hyper-parameters; 0 where nobody searched.
         searched: On what they were searched, in words, where that is not this task and model.
@@ -114,7 +114,7 @@ class Row:
     above_readout: Estimate = Estimate()
     trials: int = 0
     searched: str = ""
-    brain: dict[str, Estimate] = field(default_factory=dict)
+    pillars: dict[str, dict[str, Estimate]] = field(default_factory=dict)
 
     @property
     def learned(self) -> str:
@@ -308,7 +308,7 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
         estimates={name: over_seeds(bench, metric) for name, bench, metric in HEADLINES},
         contrasts={c: over_seeds("kanizsa", "index_vs", c) for c in places("kanizsa", "index_vs", "target")},
         probabilities={c: over_seeds("kanizsa", "p_polygon", c) for c in places("kanizsa", "p_polygon", "target")},
-        brain=brain_board.estimates(over_seeds),
+        pillars={name: {n: over_seeds(*w) for n, w in board.NUMBERS.items()} for name, board in boards().items()},
         cosines={s: over_seeds("credit", "cosine", "final", s) for s in places("credit", "cosine", "stage")},
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.statistics import smallest_p
-from experiments import brain_board, credit_board
+from experiments.catalogues import boards
 from experiments.leaderboard import Estimate, Row
 from training.directory import write_whole
 from training.errors import unknown
@@ -142,10 +142,9 @@ def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
         failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
         for line in [*notes.lines(), *power(members), *failures]:
             console.print(Text(f"  {line}", style="dim"))
-        header, lines = credit_board.table(members)
-        _print_below(console, header, lines, [credit_board.NOTE])
-        header, lines, below = brain_board.table(members, (own := Notes()).mark)
-        _print_below(console, header, lines, [*own.lines(), *below])
+        for board in boards().values():
+            header, lines, below = board.table(members, (own := Notes()).mark)
+            _print_below(console, header, lines, [*own.lines(), *below])
     for note in FOOTNOTES if rows else ():
         console.print(Text(note, style="dim"))
     if svg:
@@ -179,10 +178,9 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [_line(cells(row, notes)) for row in members]
         failures = [f"{row.rule} {reason}" for row in members for reason in row.reasons]
         lines += ["", *(f"{line}  " for line in [*notes.lines(), *power(members), *failures]), ""]
-        header, table_ = credit_board.table(members)
-        lines += _markdown_below(header, table_, [credit_board.NOTE])
-        header, table_, below = brain_board.table(members, (own := Notes()).mark)
-        lines += _markdown_below(header, table_, [*own.lines(), *below])
+        for board in boards().values():
+            header, table_, below = board.table(members, (own := Notes()).mark)
+            lines += _markdown_below(header, table_, [*own.lines(), *below])
     return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
 
 
@@ -234,7 +232,12 @@ def _flat(row: Row) -> dict[str, Any]:
         **row.estimates, "difference": row.difference, "above_readout": row.above_readout,
         **{f"kanizsa_vs_{c}": e for c, e in row.contrasts.items()},
         **{f"cosine_{s}": e for s, e in row.cosines.items()},
-        **{f"brain_{n}": e for n, e in row.brain.items() if e.value is not None or e.reason},
+        **{
+            f"{board}_{n}": e
+            for board, numbers in row.pillars.items()
+            for n, e in numbers.items()
+            if e.value is not None or e.reason
+        },
     }  # fmt: skip
     for name, e in estimates.items():
         record |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}

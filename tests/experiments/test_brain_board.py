@@ -2,14 +2,14 @@
 
 from types import SimpleNamespace
 
-from experiments.brain_board import NUMBERS, REAL_COLUMNS, SIMULATED, SIMULATED_COLUMNS, estimates, table
+from experiments.boards.brain import NUMBERS, REAL_COLUMNS, SIMULATED, SIMULATED_COLUMNS, table
 from experiments.leaderboard import Estimate, Row
 from experiments.render import _flat
 
 
 def row(rule, **values):
     given = {n: Estimate(values.get(n)) for n in NUMBERS}
-    return SimpleNamespace(rule=rule, kind="rule", brain=given)
+    return SimpleNamespace(rule=rule, kind="rule", pillars={"brain": given})
 
 
 def test_everything_simulated_is_marked_in_columns_and_keys():
@@ -23,8 +23,9 @@ def test_everything_simulated_is_marked_in_columns_and_keys():
 
 
 def test_exported_keys_of_simulated_numbers_say_so():
-    brain = estimates(lambda benchmark, metric, target: Estimate(1.0 if benchmark == SIMULATED else 2.0))
-    record = _flat(Row("r", "m", "t", "rule", [0], {}, [], {"hidden_change": Estimate()}, {}, {}, {}, brain=brain))
+    brain = {n: Estimate(1.0 if benchmark == SIMULATED else 2.0) for n, (benchmark, *_) in NUMBERS.items()}
+    empty = {"hidden_change": Estimate()}
+    record = _flat(Row("r", "m", "t", "rule", [0], {}, [], empty, {}, {}, {}, pillars={"brain": brain}))
     for key, value in record.items():
         if key.startswith("brain_") and value is not None:
             assert key.startswith("brain_simulated_") == (value == 1.0), key

@@ -57,17 +57,12 @@ NOTES = (
 )
 
 
-def estimates(over_seeds: Callable[[str, str, str | None], Any]) -> dict[str, Any]:
-    """Return every number of the pillar over seeds."""
-    return {name: over_seeds(*where) for name, where in NUMBERS.items()}
-
-
 def columns(rows: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """Return the columns for which at least one row was measured, or says why it was not."""
     found: dict[str, tuple[str, ...]] = {}
     for part in (REAL_COLUMNS, SIMULATED_COLUMNS):
         names = [n for group in part.values() for n in group]
-        if any(r.brain[n].value is not None or r.brain[n].reason for r in rows for n in names):
+        if any(_said(r, n) for r in rows for n in names):
             found |= part
     return found
 
@@ -83,12 +78,17 @@ def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], l
     if not chosen:
         return [], [], []
     lines = [
-        [_rule(r), *(_cell(r.brain, names, mark) for names in chosen.values())]
+        [_rule(r), *(_cell(r.pillars["brain"], names, mark) for names in chosen.values())]
         for r in rows
-        if any(r.brain[n].value is not None or r.brain[n].reason for group in chosen.values() for n in group)
+        if any(_said(r, n) for group in chosen.values() for n in group)
     ]
     below = [*_controls(rows)] if any(n in chosen for n in REAL_COLUMNS) else []
     return ["brain", *chosen], lines, [*below, *NOTES]
+
+
+def _said(row: Any, name: str) -> bool:
+    """Return whether a number was measured, or says why it was not."""
+    return row.pillars["brain"][name].value is not None or bool(row.pillars["brain"][name].reason)
 
 
 def _rule(row: Any) -> str:
@@ -113,7 +113,7 @@ def _controls(rows: Sequence[Any]) -> list[str]:
     found = {}
     for name in NUMBERS:
         if name.startswith("control_"):
-            values = [r.brain[name].value for r in rows if r.brain[name].value is not None]
+            values = [r.pillars["brain"][name].value for r in rows if r.pillars["brain"][name].value is not None]
             if values:
                 found[name.removeprefix("control_").replace("_", " ")] = sum(values) / len(values)
     if not found:

@@ -1,24 +1,27 @@
 """Cosines to backprop stage by stage, below the leaderboard: their mean hides stages that learn nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+NUMBERS: dict[str, tuple[str, str, str | None]] = {}  # stages differ between models: the rows hold their cosines
 NOTE = (
     "cos to BP, by stage: cosine between the rule's update of that stage and backprop's at the final weights; "
     "n/a = the stage is not trained, or a gradient vanished."
 )
 
 
-def table(rows: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and cells for the rules of one setting; nothing where no cosine was measured.
+def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return header, cells and the line below for the rules of one setting; nothing where no cosine was measured.
 
     Args:
         rows: Of one setting, which share their stages.
+        mark: Turns a reason into a mark.
     """
+    del mark
     shown = [r for r in rows if r.kind == "rule" and any(e.value is not None for e in r.cosines.values())]
     stages = list(dict.fromkeys(stage for r in shown for stage in r.cosines))
     lines = [[r.rule, *(_cell(r.cosines.get(stage)) for stage in stages)] for r in shown]
-    return (["cos to BP", *stages], lines) if lines else ([], [])
+    return (["cos to BP", *stages], lines, [NOTE]) if lines else ([], [], [])
 
 
 def _cell(cosine: Any) -> str:
