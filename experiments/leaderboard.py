@@ -221,7 +221,9 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     first = members[0].config if members else None
     model = label(first.model, short(MODELS, first.model, first.model_params)) if first else "none"
     groups = list(_grouped([*members, *nulls], _but_seed).values())
-    rows = [_row(group, model, usual) for group in groups]
+    every = (s for run in (*members, *nulls) for s in run.scores)
+    seen = list(dict.fromkeys((s["benchmark"], s["metric"], s["target"]) for s in every))
+    rows = [_row(group, model, usual, seen) for group in groups]
     same = Counter((r.rule, r.trials) for r in rows)
     for i, (group, row) in enumerate(zip(groups, rows, strict=True)):
         if same[row.rule, row.trials] > 1:  # two states of one rule file, or two versions of one rule
@@ -268,31 +270,30 @@ def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]],
     return None
 
 
-def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row:
+def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], seen: Sequence[Any]) -> Row:
     first = group[0].config
     other = {k: v for k, v in _training(first).items() if v != usual[k]} if not first.is_null else {}
     share = f", validation {first.validation:g}" if first.validation else ""
     failures = [f"s{r.config.seed} {r.state}: {r.reason or 'not finished'}" for r in group if r.state != "done"]
+    records: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
+    for run in group:
+        for score in run.scores:
+            records.setdefault((score["benchmark"], score["metric"]), []).append((run.config.seed, score))
 
-    def over_seeds(bench: str, metric: str, target: str | None = None, stage: str | None = None) -> Estimate:
+    def over_seeds(
+        bench: str, metric: str, target: str | None = None, field: str = "value", stage: str | None = None
+    ) -> Estimate:
         found, why = {}, ""
-        for run in group:
-            for s in run.scores:
-                if (
-                    (s["benchmark"], s["metric"]) == (bench, metric)
-                    and target in (None, s["target"])
-                    and stage in (None, s["stage"])
-                ):
-                    if s["gate"] == "pass" and s["value"] is not None:
-                        found[run.config.seed] = s["value"]
-                    else:
-                        why = s["reason"]
+        for seed, s in records.get((bench, metric), ()):
+            if target in (None, s["target"]) and stage in (None, s["stage"]):
+                if s["gate"] == "pass" and s[field] is not None:
+                    found[seed] = s[field]
+                else:
+                    why = s["reason"]
         return estimate(found, why)
 
     def places(bench: str, metric: str, where: str) -> list[str]:
-        return list(
-            dict.fromkeys(s[where] for r in group for s in r.scores if (s["benchmark"], s["metric"]) == (bench, metric))
-        )
+        return list(dict.fromkeys(s[where] for _, s in records.get((bench, metric), ())))
 
     task = label(first.task, short(TASKS, first.task, first.task_params))
     return Row(
@@ -308,8 +309,8 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any]) -> Row
         estimates={name: over_seeds(bench, metric) for name, bench, metric in HEADLINES},
         contrasts={c: over_seeds("kanizsa", "index_vs", c) for c in places("kanizsa", "index_vs", "target")},
         probabilities={c: over_seeds("kanizsa", "p_polygon", c) for c in places("kanizsa", "p_polygon", "target")},
-        pillars={name: {n: over_seeds(*w) for n, w in board.NUMBERS.items()} for name, board in boards().items()},
-        cosines={s: over_seeds("credit", "cosine", "final", s) for s in places("credit", "cosine", "stage")},
+        pillars={name: {n: over_seeds(*w) for n, w in board.numbers(seen).items()} for name, board in boards().items()},
+        cosines={s: over_seeds("credit", "cosine", "final", stage=s) for s in places("credit", "cosine", "stage")},
     )
 
 

@@ -27,6 +27,10 @@ from training.tracking import wandb_logger
 PROBE = 256  # held-out images behind the credit curve
 
 
+class BenchmarkFailed(Exception):
+    """Benchmarks raised; every other one is measured and recorded."""
+
+
 def execute(config: RunConfig, execution: Execution, study: str = "") -> str:
     """Bring one run to its end and return ``done``, ``unsupported``, ``failed`` or ``invalid`` (a mistake).
 
@@ -69,6 +73,9 @@ def _execute(config: RunConfig, directory: RunDirectory, execution: Execution, s
     except UserError as error:
         directory.set_status("failed", str(error))
         return "invalid"
+    except BenchmarkFailed as error:
+        directory.set_status("failed", f"{error} (see {directory.path / 'error.txt'})")
+        return "failed"
     except Exception as error:
         (directory.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         directory.set_status("failed", f"{describe(error)} (see {directory.path / 'error.txt'})")
@@ -233,7 +240,11 @@ def _measure(
     study: str,
     wandb: Any = None,
 ) -> None:
-    """Measure benchmarks one by one, each recorded as soon as it is measured."""
+    """Measure benchmarks one by one, each recorded as soon as it is measured.
+
+    Raises:
+        BenchmarkFailed: If some raised, after all others were measured; ``error.txt`` holds where.
+    """
     observer: Observer
     if trained is None:
         observer = OBSERVERS.load(config.rule_name)(load_task(config, execution))
@@ -243,16 +254,27 @@ def _measure(
     if wandb is None:
         wandb = own_wandb = wandb_logger(config, directory.path, execution, study)
     try:
+        failures = {}
         for bench in benchmarks:
-            start = time.perf_counter()
-            scores = bench.measure(observer)
-            seconds = time.perf_counter() - start
-            version = trained.rule.version if trained else 1
-            records = [record(config, bench, s, seconds, study, version) for s in scores]
-            directory.add_scores([r | {"records": len(records)} for r in records])
-            figures = bench.draw(directory.figures, {observer.name: observer})
-            if wandb:
-                _to_wandb(wandb, bench, scores, figures)
+            try:
+                start = time.perf_counter()
+                scores = bench.measure(observer)
+                seconds = time.perf_counter() - start
+                version = trained.rule.version if trained else 1
+                records = [record(config, bench, s, seconds, study, version) for s in scores]
+                directory.add_scores([r | {"records": len(records)} for r in records])
+                figures = bench.draw(directory.figures, {observer.name: observer})
+                if wandb:
+                    _to_wandb(wandb, bench, scores, figures)
+            except (Interrupted, UserError):
+                raise
+            except Exception as error:  # one benchmark's own bug, or a network that it cannot bear
+                failures[bench.name] = describe(error)
+                text = f"benchmark {bench.name}\n{traceback.format_exc()}\n"
+                with (directory.path / "error.txt").open("w" if len(failures) == 1 else "a", encoding="utf-8") as file:
+                    file.write(text)
+        if failures:
+            raise BenchmarkFailed("; ".join(f"benchmark {name}: {why}" for name, why in failures.items()))
     finally:
         if own_wandb:
             own_wandb.experiment.finish()

@@ -1,7 +1,10 @@
-"""Tables below the leaderboard, one file each: ``NUMBERS`` says which scores a table reads, ``table`` lays them out.
+"""Tables below the leaderboard, one file each: ``numbers`` says which scores a table reads, ``table`` lays them out.
 
-    NUMBERS: name of a number → (benchmark, metric, target or None for any)
+    numbers(seen) → {name of a number: (benchmark, metric, target or None for any, field of the score record)}
     table(rows, mark) → header, cells, lines below; nothing where there is nothing to show
+
+``seen`` are the (benchmark, metric, target) of the setting's scores, in their order; the field is ``value`` where it is
+left out.
 
 A row of the board holds a table's numbers in ``row.pillars[FILE'S NAME]``. Imports no torch.
 """

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from experiments.boards.brain import NUMBERS, REAL_COLUMNS, SIMULATED, SIMULATED_COLUMNS, table
+from experiments.boards.brain import NUMBERS, REAL_COLUMNS, SIMULATED, SIMULATED_COLUMNS, numbers, table
 from experiments.leaderboard import Estimate, Row
 from experiments.render import _flat
 
@@ -13,7 +13,7 @@ def row(rule, **values):
 
 
 def test_everything_simulated_is_marked_in_columns_and_keys():
-    for name, (benchmark, _, _) in NUMBERS.items():
+    for name, (benchmark, *_) in NUMBERS.items():
         assert name.startswith("simulated_") == (benchmark == SIMULATED), name
     for column, names in (REAL_COLUMNS | SIMULATED_COLUMNS).items():
         assert column.endswith("(sim.)") == all(NUMBERS[n][0] == SIMULATED for n in names), column
@@ -42,4 +42,29 @@ def test_a_network_s_own_output_error_stands_in_its_own_row():
     column = header.index("its output error")
     assert [line[column] for line in lines] == ["+0.110", "+0.220"]
     assert below[0] == "IT without any network, the same for every row: pixels +0.050"
-    assert not any(metric.startswith("control_output_error") for n, (_, metric, _) in NUMBERS.items() if "control" in n)
+    assert not any(
+        metric.startswith("control_output_error") for n, (_, metric, *_) in NUMBERS.items() if "control" in n
+    )
+
+
+def test_brain_data_of_one_s_own_get_columns_of_their_own_with_what_is_left():
+    seen = [("mine", "activation", "V1"), ("mine", "activation_best", "V1"), ("mine", "activation_best", "V4"),
+            ("mine", "activation_spatial", ""), ("objects92", "activation_best", "IT")]  # fmt: skip
+    places = numbers(seen)
+    assert places["mine_V4_activation"] == ("mine", "activation_best", "V4") and "mine_slope" not in places
+    given = {n: Estimate() for n in places}
+    given |= {
+        "mine_V1_activation": Estimate(0.2),
+        "mine_V1_activation_left": Estimate(0.05),
+        "mine_spatial": Estimate(1.0),
+    }
+    header, (line,), _ = table([SimpleNamespace(rule="r", kind="rule", pillars={"brain": given})], lambda reason: "*")
+    shown = dict(zip(header, line, strict=True))
+    assert shown["mine_V1: activation → left"] == "+0.200 → +0.050"
+    assert not any(column.startswith("IT") for column in header)
+
+
+def test_noise_ceilings_stand_below_the_table():
+    ceilings = {"ceiling_EVC_low": 0.249, "ceiling_EVC_high": 0.4, "ceiling_IT_low": 0.459, "ceiling_IT_high": 0.549}
+    _, _, below = table([row("first", activation=0.3, **ceilings)], lambda reason: "*")
+    assert below[0].endswith("EVC 0.249 to 0.400, IT 0.459 to 0.549")
