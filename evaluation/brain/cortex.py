@@ -1,8 +1,8 @@
 """The best stage of each region on nilearn's bundled fsaverage5 surface (10,242 vertices per hemisphere).
 
 nilearn bundles no atlas of visual areas. Without labels of your own, regions are drawn as patches around
-approximate centres on the inflated surface, and the picture says so. With labels: one integer per vertex and a name
-per integer, for each hemisphere (the first 10,242 labels of a full-resolution fsaverage annotation fit).
+approximate centres on the inflated surface, and the picture says so. Labels of your own are FreeSurfer annotations in
+the folder ``cortex`` of the brain data (``read_labels``).
 """
 
 import functools
@@ -54,9 +54,37 @@ class Labels:
                 raise ValueError(f"labels must be ({VERTICES},) per hemisphere (fsaverage5), got {side.shape}")
 
 
-def drawable(rois: Sequence[str]) -> bool:
+def read_labels(folder: Path) -> Labels:
+    """Return the regions of ``lh.annot`` and ``rh.annot`` in a folder (FreeSurfer annotations).
+
+    fsaverage's first 10,242 vertices are those of fsaverage5.
+
+    Raises:
+        ValueError: If one is not there, cannot be read, or is of another surface.
+    """
+    from nibabel.freesurfer.io import read_annot
+
+    sides: dict[str, NDArray[np.int64]] = {}
+    names: dict[int, str] = {}
+    for side, file in (("left", "lh.annot"), ("right", "rh.annot")):
+        path = folder / file
+        try:
+            values, _, found = read_annot(str(path))
+        except Exception as error:
+            raise ValueError(f"cortex/{file}: not there, or no FreeSurfer annotation ({error})") from error
+        if len(values) < VERTICES:
+            raise ValueError(f"cortex/{file}: has {len(values)} vertices; fsaverage5 has {VERTICES}")
+        own = dict(enumerate(n.decode() if isinstance(n, bytes) else str(n) for n in found))
+        offset = len(names)  # the hemispheres' tables need not agree
+        names |= {k + offset: n for k, n in own.items()}
+        chosen = np.asarray(values[:VERTICES], dtype=np.int64)
+        sides[side] = np.where(chosen < 0, -1, chosen + offset)
+    return Labels(sides["left"], sides["right"], names)
+
+
+def drawable(rois: Sequence[str], labels: Labels | None = None) -> bool:
     """Return whether there are at least two regions with a place on the cortex."""
-    return sum(r in PATCHES for r in rois) > 1
+    return sum(r in (PATCHES if labels is None else labels.names.values()) for r in rois) > 1
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,8 @@ class BrainData:
         movie: RDMs over time, ``(S, T, P)``.
         times: ``(T,)`` in ms after stimulus onset.
         explainable: ROI → share of every voxel's variance over images that is not noise, where it is known.
+        cortex: Folder with ``lh.annot`` and ``rh.annot``, the regions on fsaverage5 or fsaverage under the ROIs' names;
+            without it pictures of the cortex show approximate patches.
         people: Target → names of its subjects, in order. Those of one name are one person, whatever the target;
             where nothing is said, other people for every target.
     """
@@ -90,6 +93,7 @@ class BrainData:
     times: Array | None = None
     explainable: Mapping[str, Array] = field(default_factory=dict)
     people: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cortex: Path | None = None
 
     def __len__(self) -> int:
         return len(self.stimuli)

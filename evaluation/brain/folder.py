@@ -11,6 +11,8 @@
     movie*.h5             rsatoolbox RDMs over time; rdm_descriptors `subject` and `time` (s)
     timecourse*.h5        rsatoolbox TemporalDataset, one per subject; obs_descriptors `stimulus`, time_descriptors
                           `time` (s)
+    cortex/lh.annot, rh.annot   FreeSurfer annotations of fsaverage5 (or fsaverage) that name regions as the card does,
+                          for the picture of the cortex; without them it shows approximate patches and says so
 
 Whatever the order inside a file, entries are matched by stimulus name. Entries whose `subject` is the same are of one
 person, whatever the file or the region: the bootstrap over subjects draws people, not entries.
@@ -27,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluation.brain.cortex import read_labels
 from evaluation.brain.data import BrainData, Broken, Card, problems
 from evaluation.brain.hdf5 import read_datasets, read_rdms
 from evaluation.brain.images import SUFFIXES, from_array, from_files, read_table
@@ -52,8 +55,14 @@ def read(folder: Path) -> BrainData:
     both = [r for r in rdms if r in responses and people[r] != others[r]]
     if both:
         raise Broken([f"{r}: RDMs of {', '.join(people[r])}, responses of {', '.join(others[r])}" for r in both])
-    data = BrainData(card, stimuli, names, labels, rdms, responses, movie, times, people=others | people)
+    cortex = folder / "cortex" if (folder / "cortex").is_dir() else None
+    data = BrainData(card, stimuli, names, labels, rdms, responses, movie, times, people=others | people, cortex=cortex)
     found = problems(data)
+    if cortex:
+        try:
+            read_labels(cortex)
+        except ValueError as error:
+            found.append(str(error))
     if card.subjects not in (num := num_subjects(data)):
         found.append(f"brain.yaml: subjects: {card.subjects}, but there are data of {num[0]}")
     if found:

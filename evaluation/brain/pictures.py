@@ -35,10 +35,10 @@ def draw_all(
     from evaluation.brain import cortex
 
     columns = [t for t in data.card.rois if t in found.targets]
-    if (
-        cortex.drawable(columns) and rows.of("activation") and not data.card.simulated
-    ):  # simulated regions have no place on a cortex
-        paths.append(cortex.best_stage(folder / f"{stem}_cortex.png", title, rows, found, columns))
+    labels = cortex.read_labels(data.cortex) if data.cortex else None
+    # Simulated regions have no place on a cortex.
+    if cortex.drawable(columns, labels) and rows.of("activation") and not data.card.simulated:
+        paths.append(cortex.best_stage(folder / f"{stem}_cortex.png", title, rows, found, columns, labels))
     return paths
 
 

@@ -1,5 +1,6 @@
 """From matrices to score records: every row and target, the best stages, further resolutions."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,14 +14,18 @@ from evaluation.brain.features import (
     Spec,
     activations_of,
     at_resolution,
+    precise,
     reducer_for,
+    signals_of,
     stage_rdms,
     untrained,
 )  # fmt: skip
 from evaluation.brain.inference import Alignment, on_images
+from evaluation.brain.losses import probe
 from evaluation.brain.models import UNTRAINED, Rows, useless
 from evaluation.brain.rdm import Array, Method, compare
 
+SIGNAL = "signal_pseudo_label"  # whose scores are also taken at further resolutions
 SPLITS = 50  # of the images into halves, each of which chooses a stage once
 
 
@@ -144,29 +149,34 @@ def resolutions(
     method: Method,
     scales: Sequence[float],
 ) -> list[Score]:
-    """Return activations' scores at further resolutions, before training too; nothing for what is no network.
+    """Return scores of activations and of the own answer's signals at further resolutions, before training too.
 
-    In float32. The controls need no row of their own here: they see the images at one size, whatever the network does.
+    Nothing for what is no network. Activations in float32. The controls need no row of their own here: they see the
+    images at one size, whatever the network does.
     """
     scores: list[Score] = []
     if not isinstance(observer, TrainedObserver):
         return scores
-    for prefix, network in (("", observer), (UNTRAINED, untrained(observer))):
-        for scale in scales:
-            side = round(scale * observer.in_shape[1])
-            metric = f"{prefix}activation_at_{side}px"
-            try:
-                other = at_resolution(network, side)
+    networks = (("", observer), (UNTRAINED, untrained(observer)))
+    for (prefix, network), scale, family in itertools.product(networks, scales, ("activation", SIGNAL)):
+        side = round(scale * observer.in_shape[1])
+        metric = f"{prefix}{family}_at_{side}px"
+        try:
+            other = at_resolution(network, side)
+            if family == "activation":
                 source = activations_of(other, data.stimuli)
-                found = stage_rdms(source, len(data), reducer_for(other, spec, signals=False))
-            except (ValueError, RuntimeError) as error:
-                scores.append(not_available(metric, " ".join(str(error).split())[:150]))
+            else:
+                exact = precise(other)  # as at the training resolution: the signals of sure networks are small
+                source = signals_of(exact, data.stimuli, probe(SIGNAL.removeprefix("signal_"), exact, data))
+            found = stage_rdms(source, len(data), reducer_for(other, spec, signals=family == SIGNAL))
+        except (ValueError, RuntimeError) as error:
+            scores.append(not_available(metric, " ".join(str(error).split())[:150]))
+            continue
+        for stage, vector in found.items():
+            if why := useless(vector):
+                scores.append(not_available(metric, why, stage=stage))
                 continue
-            for stage, vector in found.items():
-                if why := useless(vector):
-                    scores.append(not_available(metric, why, stage=stage))
-                    continue
-                for target, people in targets.items():
-                    value = float(compare(vector[None], people, method).mean())
-                    scores.append(Score(metric, value, stage=stage, target=target, n_stimuli=len(data)))
+            for target, people in targets.items():
+                value = float(compare(vector[None], people, method).mean())
+                scores.append(Score(metric, value, stage=stage, target=target, n_stimuli=len(data)))
     return scores

@@ -200,6 +200,29 @@ def test_a_study_that_is_terminated_leaves_no_process_and_goes_on(tmp_path):
     assert all(d.status()["state"] == "done" for d in run_directories(tmp_path / "runs"))
 
 
+def test_a_benchmark_that_raises_costs_no_other_score_and_is_measured_again(tmp_path, capsys, monkeypatch):
+    from evaluation.accuracy import Accuracy
+    from evaluation.learned import Learned
+
+    with monkeypatch.context() as broken:
+        for bench in (Accuracy, Learned):
+            broken.setattr(bench, "measure", lambda self, observer: 1 / 0)
+        assert run(tmp_path, "--rule", "backprop", *SMALL) != 0
+    (directory,) = run_directories(tmp_path / "runs")
+    status = directory.status()
+    assert status["state"] == "failed" and "benchmark accuracy: ZeroDivisionError" in status["reason"]
+    assert "benchmark learned" in status["reason"]
+    have = {s["benchmark"] for s in directory.scores()}
+    assert {"cost", "credit", "kanizsa", "spikes"} <= have and not have & {"accuracy", "learned"}
+    assert (directory.path / "error.txt").read_text().count("ZeroDivisionError: division by zero") == 2
+    weights = (directory.path / "last.ckpt").stat().st_mtime_ns
+    assert run(tmp_path, "--rule", "backprop", *SMALL) == 0
+    assert directory.status()["state"] == "done" and {"accuracy", "learned"} <= {
+        s["benchmark"] for s in directory.scores()
+    }
+    assert (directory.path / "last.ckpt").stat().st_mtime_ns == weights
+
+
 def test_a_worker_that_dies_fails_its_cell_and_not_the_study(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dies.py").write_text(

@@ -112,7 +112,10 @@ def _read(root: Path, download: bool) -> BrainData:
     }
     names = tuple(f"{i:02d}_{str(c[0]).replace(' ', '_')}" for i, c in enumerate(objects["category"][0]))
     people = same_people({r: rdms[r] for r in ("EVC", "IT")})  # of Cichy et al.; the other targets are other people
-    return BrainData(CARD, linear_luminance(images), names, labels, rdms, people=people)
+    cortex = root / "objects92" / "cortex"  # of the user's own: the sources have none
+    return BrainData(
+        CARD, linear_luminance(images), names, labels, rdms, people=people, cortex=cortex if cortex.is_dir() else None
+    )
 
 
 def _vectors(matrices: Array) -> Array:

@@ -31,7 +31,7 @@ class SimulatedVentralStream(BrainBenchmark):
     headline = "activation_spatial"
     losses = ("pseudo_label", "label")
     resamples = 100  # it is measured after every run, and must be cheap
-    shuffles, singly = 0, False
+    shuffles, singly = 10, False
     encodes = False  # `plasticbench brain score RUN --on simulated_ventral_stream --set encoding=true`
 
     def load(self, source: Source) -> BrainData:

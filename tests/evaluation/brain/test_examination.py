@@ -342,5 +342,45 @@ def test_cortex_with_labels_of_one_s_own():
     assert not (patches["V1"]["left"] & patches["V2"]["left"]).any()
 
 
+def annotations(folder, vertices=10242):
+    """FreeSurfer annotations in which EVC and IT lie in known places, under tables of different order."""
+    from nibabel.freesurfer import write_annot
+
+    folder.mkdir(parents=True)
+    for file, names, evc, it in (("lh.annot", ["none", "EVC", "IT"], 1, 2), ("rh.annot", ["IT", "none", "EVC"], 2, 0)):
+        values = np.full(vertices, names.index("none"))
+        values[100:200], values[300:350] = evc, it
+        table = np.array([[10 * k, 20, 30, 0] for k in range(3)])
+        write_annot(str(folder / file), values, table, names, fill_ctab=True)
+
+
+def test_regions_on_the_cortex_come_from_the_user_s_annotations(tmp_path):
+    from evaluation.brain import cortex
+
+    annotations(tmp_path / "cortex")
+    labels = cortex.read_labels(tmp_path / "cortex")
+    assert cortex.drawable(["EVC", "IT"], labels) and not cortex.drawable(["V1", "V2"], labels)
+    for sides in (found := cortex.regions(["EVC", "IT"], labels)).values():
+        assert set(sides) == {"left", "right"}
+    for side in ("left", "right"):
+        assert np.flatnonzero(found["EVC"][side]).tolist() == list(range(100, 200))
+        assert np.flatnonzero(found["IT"][side]).tolist() == list(range(300, 350))
+    (tmp_path / "cortex" / "rh.annot").write_bytes(b"no annotation")
+    with pytest.raises(ValueError, match=r"cortex/rh\.annot"):
+        cortex.read_labels(tmp_path / "cortex")
+
+
+def test_a_folder_says_what_is_wrong_with_its_annotations(tmp_path, stream):
+    from evaluation.brain.data import Broken
+    from evaluation.brain.folder import read, write
+
+    write(stream, tmp_path / "data")
+    annotations(tmp_path / "data" / "cortex")
+    assert read(tmp_path / "data").cortex == tmp_path / "data" / "cortex"
+    (tmp_path / "data" / "cortex" / "lh.annot").unlink()
+    with pytest.raises(Broken, match=r"cortex/lh\.annot"):
+        read(tmp_path / "data")
+
+
 def test_records_are_json(scored):
     assert json.loads(json.dumps([dataclasses.asdict(s) for s in scored], allow_nan=False))
