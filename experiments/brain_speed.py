@@ -21,6 +21,7 @@ from evaluation.brain.inference import Row, align
 from evaluation.brain.rdm import Method, compare, rdm
 
 IMAGES, SUBJECTS, MODELS, UNITS = 92, 15, 8, 1000
+TOLERANCE = 1e-8  # between our numbers and rsatoolbox's
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -81,9 +82,11 @@ def comparisons(resamples: int) -> list[tuple[str, float, float]]:
                 seconds(partial(eval_dual_bootstrap, models, theirs, method=method, N=resamples), 1),
             ),
         ]
-    both = align(vectors, {"r": data}, rows, method="corr", resamples=0).score[:, 0]
-    result = eval_fixed(models, theirs, method="corr")
-    assert np.abs(both - result.evaluations.mean((0, 2))).max() < 1e-8
+    assert np.abs(data - rsa(datasets, method="correlation").dissimilarities).max() < TOLERANCE
+    for method in methods:
+        both = align(vectors, {"r": data}, rows, method=method, resamples=0).score[:, 0]
+        result = eval_fixed(models, theirs, method=method)
+        assert np.abs(both - result.evaluations.mean((0, 2))).max() < TOLERANCE, method
     counts = rng.multinomial(SUBJECTS, np.full(SUBJECTS, 1 / SUBJECTS), size=resamples) / SUBJECTS
     return [
         (
