@@ -61,7 +61,7 @@ def test_it_is_measured_once_the_data_are_there(run, tmp_path, data_folder, caps
     assert "(sim.)" in board and "label animacy +0.255" in board and "→" in board and "SIMULATED" in board
     main(["leaderboard", str(run), "--markdown"])
     table = capsys.readouterr().out  # here no column is broken over lines
-    assert "| brain | IT: activation → left |" in table and "| signal: space (sim.) |" in table
+    assert "| brain | EVC: activation → left | IT: activation → left |" in table and "| signal: space (sim.) |" in table
     main(["leaderboard", str(run), "--csv"])
     (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
     # Animacy has two categories: at the stage that matches best, the signal is the categories', and nothing is left.
