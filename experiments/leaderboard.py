@@ -223,7 +223,8 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     groups = list(_grouped([*members, *nulls], _but_seed).values())
     every = (s for run in (*members, *nulls) for s in run.scores)
     seen = list(dict.fromkeys((s["benchmark"], s["metric"], s["target"]) for s in every))
-    rows = [_row(group, model, usual, seen) for group in groups]
+    numbers = {name: board.numbers(seen) for name, board in boards().items()}
+    rows = [_row(group, model, usual, numbers) for group in groups]
     same = Counter((r.rule, r.trials) for r in rows)
     for i, (group, row) in enumerate(zip(groups, rows, strict=True)):
         if same[row.rule, row.trials] > 1:  # two states of one rule file, or two versions of one rule
@@ -270,7 +271,7 @@ def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]],
     return None
 
 
-def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], seen: Sequence[Any]) -> Row:
+def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], numbers: Mapping[str, Any]) -> Row:
     first = group[0].config
     other = {k: v for k, v in _training(first).items() if v != usual[k]} if not first.is_null else {}
     share = f", validation {first.validation:g}" if first.validation else ""
@@ -309,7 +310,7 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], seen: 
         estimates={name: over_seeds(bench, metric) for name, bench, metric in HEADLINES},
         contrasts={c: over_seeds("kanizsa", "index_vs", c) for c in places("kanizsa", "index_vs", "target")},
         probabilities={c: over_seeds("kanizsa", "p_polygon", c) for c in places("kanizsa", "p_polygon", "target")},
-        pillars={name: {n: over_seeds(*w) for n, w in board.numbers(seen).items()} for name, board in boards().items()},
+        pillars={name: {n: over_seeds(*w) for n, w in where.items()} for name, where in numbers.items()},
         cosines={s: over_seeds("credit", "cosine", "final", stage=s) for s in places("credit", "cosine", "stage")},
     )
 

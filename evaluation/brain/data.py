@@ -4,6 +4,7 @@ Shapes: ``N`` images, ``P`` pairs of them in the order of ``numpy.triu_indices(N
 voxels or channels, ``T`` times.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
@@ -127,17 +128,14 @@ class BrainData:
         def pairs(vectors: Array) -> Array:
             return square(vectors)[..., index[i], index[j]]
 
-        return BrainData(
-            self.card,
-            self.stimuli[torch.from_numpy(index)],
-            tuple(self.names[k] for k in index),
-            {n: v[index] for n, v in self.labels.items()},
-            {n: pairs(v) for n, v in self.rdms.items()},
-            {n: tuple(r[index] for r in v) for n, v in self.responses.items()},
-            None if self.movie is None else pairs(self.movie),
-            self.times,
-            self.explainable,
-            self.people,
+        return dataclasses.replace(
+            self,
+            stimuli=self.stimuli[torch.from_numpy(index)],
+            names=tuple(self.names[k] for k in index),
+            labels={n: v[index] for n, v in self.labels.items()},
+            rdms={n: pairs(v) for n, v in self.rdms.items()},
+            responses={n: tuple(r[index] for r in v) for n, v in self.responses.items()},
+            movie=None if self.movie is None else pairs(self.movie),
         )
 
 

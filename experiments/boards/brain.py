@@ -114,7 +114,8 @@ def columns(rows: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     for name in every:
         if name.endswith("_left"):
             continue
-        words = name.replace("_activation", ": activation").replace("_signal", ": signal")
+        place, _, kind = name.rpartition("_")
+        words = f"{place}: {kind}" if kind in OWN else name
         left = f"{name}_left"
         found[f"{words} → left" if left in every else words] = (name, left) if left in every else (name,)
     return found

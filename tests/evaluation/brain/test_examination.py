@@ -376,7 +376,9 @@ def test_a_folder_says_what_is_wrong_with_its_annotations(tmp_path, stream):
 
     write(stream, tmp_path / "data")
     annotations(tmp_path / "data" / "cortex")
-    assert read(tmp_path / "data").cortex == tmp_path / "data" / "cortex"
+    data = read(tmp_path / "data")
+    assert data.cortex == tmp_path / "data" / "cortex"
+    assert data.select(np.arange(len(data))[::-1].copy()).in_order().cortex == data.cortex  # in any order of the images
     (tmp_path / "data" / "cortex" / "lh.annot").unlink()
     with pytest.raises(Broken, match=r"cortex/lh\.annot"):
         read(tmp_path / "data")
