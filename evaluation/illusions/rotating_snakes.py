@@ -1,0 +1,79 @@
+"""Rotating Snakes: does a predictor of video frames see the still image turn, and in the direction that we see?
+
+    index = mean over phases of [ω(snake) − ω(its mirror image)] / 2, in degrees per frame, rings weighted by radius
+
+ω is the turn between successive predictions when the still image is repeated and predictions are fed back
+(Watanabe et al. 2018); positive is the direction humans see. The index alone says little: a blur and a saturation
+without any memory turn an asymmetric pattern too. So it stands beside reversed, symmetric, two-level and shuffled
+patterns, greyscale and textures, and is ``n/a`` for a network that does not predict real motion. Whether *learned
+motion* causes it, only the same network trained on shuffled or still frames can say.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.illusions.extrapolation import motion, view
+from evaluation.illusions.snakes_conditions import PHASES, clips
+from evaluation.illusions.snakes_scores import SUMMARY, equivalence, false_positives, gates, speeds_of, summary, unable
+from evaluation.illusions.snakes_stimuli import CONDITIONS, KITAOKA, fitting, render, texture, variants
+
+
+class RotatingSnakes(Benchmark):
+    """Speed of the snake and of its controls, consistency over rings, linearity of the drift, and the gates.
+
+    Args:
+        num: Phases per condition, an even number.
+        seed: Of phases, orders and displacements.
+    """
+
+    name = "rotating_snakes"
+    pillar = "illusion"
+    headline = "index"
+    reference = "Kitaoka & Ashida 2003, Vision 15:261; Watanabe et al. 2018, Front. Psychol. 9:345"
+
+    def __init__(self, *, num: int = PHASES, seed: int = 0) -> None:
+        self.num, self.seed = num, seed
+
+    def measure(self, observer: Observer) -> list[Score]:
+        """Return speeds per condition, ring and step, equivalence of controls, gates, and the index."""
+        reason = unable(observer)
+        if reason:
+            return [not_available("index", reason)]
+        disc = fitting(max(observer.in_shape[1:]))
+        assert disc is not None
+        seen = view(observer, disc)
+        scores, reason = gates(observer, seen)
+        measured = {}
+        for code, shown in clips(seen, self.num, self.seed):
+            measured[code] = motion(observer, seen, shown)
+            scores += speeds_of(code, measured[code])
+        scores += [*equivalence(measured), *false_positives(measured)]
+        if not reason and not measured["S1"].by_image.isfinite().any():
+            reason = "its predictions lose the pattern within two steps"
+        if reason:
+            return [*scores, *(not_available(n, reason) for n in SUMMARY)]
+        return [*scores, *summary(measured)]
+
+
+def sheet(size: int = 128) -> tuple[Tensor, list[str], list[str]]:
+    """Return one image per condition that is a still image (rows), in grey, its mirror image, and in colour."""
+    disc = fitting(size) or fitting(64)
+    assert disc is not None
+    colour = replace(disc, colours=KITAOKA, ellipse=True)
+    turn = torch.zeros(1)
+    grey, coloured = variants(disc), variants(colour)
+    rows, images = [], []
+    for code in CONDITIONS:
+        if code in coloured:
+            right = render(coloured[code], size, turn)[0].expand(3, -1, -1)
+            left = render(grey.get(code, coloured[code]), size, turn)[0].expand(3, -1, -1)
+        elif code == "C5":
+            left = right = texture(size, turn)[0].expand(3, -1, -1)
+        else:
+            continue
+        rows.append(code)
+        images.append(torch.stack([left, left.flip(-1), right, right.flip(-1)]))
+    return torch.stack(images), rows, ["grey", "mirrored (S2)", "colour", "mirrored (S2)"]
