@@ -11,13 +11,12 @@ luminance. Speeds are degrees per frame, counter-clockwise positive.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.base import Observer
 from evaluation.illusions import polar_flow
 from evaluation.illusions.snakes_stimuli import Disc, render
 from training.data.base import LUMINANCE
@@ -26,6 +25,13 @@ STEPS = 8  # predictions; the speed is that between them
 LEAST_CONTRAST = 0.05  # of a ring of a prediction relative to the image's, below which its turn means nothing
 CALIBRATION = 0.25  # deg by which a disc is turned to calibrate the flow
 PHASES = 4  # phases of the disc that is turned
+
+
+class Predictor(Protocol):
+    """Anything that predicts the next frame: an observer, or a map."""
+
+    def predict(self, stimuli: Tensor) -> Tensor:
+        """Return the frame ``(B, C, H, W)`` after clips whose frames are stacked along the channels, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def view(observer: Any, disc: Disc) -> View:
     return View(frames, channels // frames, height, width, disc, gain)
 
 
-def extrapolate(observer: Observer, clips: Tensor, steps: int = STEPS) -> Tensor:
+def extrapolate(observer: Predictor, clips: Tensor, steps: int = STEPS) -> Tensor:
     """Return the predictions after a clip, each fed back, ``(B, S, C, H, W)``.
 
     Args:
@@ -132,7 +138,7 @@ class Motion:
         return torch.where(enough, self.by_step.nanmean(1), torch.nan)
 
 
-def motion(observer: Observer, seen: View, clips: Tensor, steps: int = STEPS) -> Motion:
+def motion(observer: Predictor, seen: View, clips: Tensor, steps: int = STEPS) -> Motion:
     """Return what an observer sees in clips: the mirror difference of the turns between its successive predictions.
 
     Args:

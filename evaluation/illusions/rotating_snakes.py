@@ -15,10 +15,22 @@ import torch
 from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, not_available
-from evaluation.illusions.extrapolation import motion, view
-from evaluation.illusions.snakes_conditions import PHASES, clips
-from evaluation.illusions.snakes_scores import SUMMARY, equivalence, false_positives, gates, speeds_of, summary, unable
+from evaluation.illusions import literature_flow, snakes_map
+from evaluation.illusions.extrapolation import STEPS, View, extrapolate, motion, view
+from evaluation.illusions.snakes_conditions import PHASES, clips, phases, snake
+from evaluation.illusions.snakes_scores import (
+    NULL,
+    SUMMARY,
+    beyond_null,
+    equivalence,
+    false_positives,
+    gates,
+    speeds_of,
+    summary,
+    unable,
+)
 from evaluation.illusions.snakes_stimuli import CONDITIONS, KITAOKA, fitting, render, texture, variants
+from evaluation.illusions.static_null import StaticMap, fit
 
 
 class RotatingSnakes(Benchmark):
@@ -47,15 +59,54 @@ class RotatingSnakes(Benchmark):
         seen = view(observer, disc)
         scores, reason = gates(observer, seen)
         measured = {}
+        stills = []
         for code, shown in clips(seen, self.num, self.seed):
             measured[code] = motion(observer, seen, shown)
             scores += speeds_of(code, measured[code])
+            if bool((shown == shown[:, :1]).all()):
+                stills.append(shown[: self.num : 2, 0])
         scores += [*equivalence(measured), *false_positives(measured)]
         if not reason and not measured["S1"].by_image.isfinite().any():
             reason = "its predictions lose the pattern within two steps"
         if reason:
-            return [*scores, *(not_available(n, reason) for n in SUMMARY)]
-        return [*scores, *summary(measured)]
+            return [*scores, *(not_available(n, reason) for n in (*SUMMARY, *NULL, *snakes_map.SUMMARY))]
+        imitation = imitate(observer, seen, torch.cat(stills))
+        snakes = seen.still(render(snake(seen), seen.size, phases(self.num, seen.disc.period, self.seed)))
+        return [
+            *scores,
+            *summary(measured),
+            *beyond_null(measured["S1"], motion(imitation, seen, snakes), imitation.explained),
+            *snakes_map.scores(snakes_map.speeds(observer, seen, self.seed)),
+            *literature(observer, seen, snakes),
+        ]
+
+
+def imitate(observer: Observer, seen: View, images: Tensor) -> StaticMap:
+    """Return the static map that imitates an observer best, on images and on what it made of them.
+
+    Args:
+        observer: Predicts frames.
+        seen: How it sees them.
+        images: ``(N, C, H, W)`` at its size.
+    """
+    first = observer.predict(seen.still(images).flatten(1, 2))
+    second = observer.predict(seen.still(first).flatten(1, 2))
+    return fit(torch.cat([images, first]), torch.cat([first, second]), seen.frames)
+
+
+def literature(observer: Observer, seen: View, snakes: Tensor) -> list[Score]:
+    """Return the speed by the optical flow of earlier studies, over all steps at once, mirror-differenced."""
+    flows = {"lucas_kanade": literature_flow.lucas_kanade, "farneback": literature_flow.farneback}
+    if not literature_flow.available():
+        return [not_available(name, "needs OpenCV: pip install 'plasticbench[flow]'") for name in flows]
+    ends = [extrapolate(observer, c)[:, [0, -1]] for c in (snakes, snakes.flip(-1))]
+    inner, outer = seen.disc.edges[-1][0], seen.disc.outer
+    scores = []
+    for name, flow in flows.items():
+        turns = [[flow(first, last, inner, outer) / (STEPS - 1) for first, last in pairs] for pairs in ends]
+        speed = float((torch.tensor(turns[0]) - torch.tensor(turns[1])).nanmean() / 2)
+        scores.append(Score(name, speed, higher_is_better=None, target="S1", n_stimuli=len(snakes)))
+    return scores
 
 
 def sheet(size: int = 128) -> tuple[Tensor, list[str], list[str]]:

@@ -17,6 +17,7 @@ EQUIVALENT = 0.01  # deg per frame within which a control shows no motion
 FALSE_POSITIVE = 0.02  # deg per frame: what the read-out itself may mistake for motion
 LEAST_SIGN, LEAST_CORRELATION = 0.95, 0.9
 CONTROLS = ("C1", "C2", "C3", "C4")
+NULL = ("static_null", "index_left", "static_explained")
 SUMMARY = ("index", "reversal", "consistency", "drift_linearity", "drift_persistence")
 
 
@@ -149,6 +150,26 @@ def summary(measured: Mapping[str, Motion]) -> list[Score]:
         Score("consistency", float((rings > 0).double().mean()), ceiling_low=0.5, ceiling_high=1.0, **here),
         Score("drift_linearity", linearity, ceiling_high=1.0, **here),
         Score("drift_persistence", persistence, **here),
+    ]
+
+
+def beyond_null(found: Motion, null: Motion, explained: float) -> list[Score]:
+    """Return the speed of the static map that imitates the observer best, and what is left of the index without it.
+
+    Args:
+        found: The observer's.
+        null: The map's, in the same images.
+        explained: Share of what the observer changes in an image that the map explains.
+    """
+    # A map whose pattern fades turns nothing from then on.
+    theirs = null.by_image.nan_to_num(0).numpy()
+    left = (found.by_image.numpy() - theirs)[np.isfinite(found.by_image.numpy())]
+    low, high = _interval(left)
+    here: dict[str, Any] = {"higher_is_better": None, "n_stimuli": len(left)}
+    return [
+        Score("static_null", float(theirs.mean()), **here),
+        Score("index_left", float(left.mean()), ci_low=low, ci_high=high, **here),
+        Score("static_explained", explained, higher_is_better=None, ceiling_high=1.0),
     ]
 
 
