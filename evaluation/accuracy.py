@@ -23,7 +23,7 @@ class Accuracy(Benchmark):
         if not isinstance(observer, TrainedObserver):
             return [not_available("accuracy", "a null observer has no held-out task")]
         output = observer.predict_held_out()
-        target = observer.held_out.targets
+        target = observer.preprocess.target(observer.held_out.targets)
         num = len(target)
         if not output.isfinite().all():
             return [not_available("accuracy", "its output is not finite: training diverged")]

@@ -6,7 +6,7 @@ observer fits them to what its network was trained on.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -117,6 +117,8 @@ class TrainedObserver:
         preprocess: From stimuli to the network's input.
         classes: Names of the task's classes.
         held_out: The task's held-out images, in the encoding the network was trained on.
+        task: Name of the task that it was trained on.
+        task_params: The task's options, such as the ``order`` of the frames that it was trained on.
     """
 
     name: str
@@ -128,18 +130,36 @@ class TrainedObserver:
     preprocess: Preprocess
     classes: tuple[str, ...]
     held_out: Images
+    task: str = ""
+    task_params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of the network's input."""
         return self.preprocess.shape
 
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """``(classes,)``, or ``(C, H, W)`` of the frame that it predicts."""
+        return self.net.out_shape
+
+    @property
+    def frames(self) -> int:
+        """Frames in one input; 1 where inputs are images."""
+        return self.preprocess.frames
+
     def predict(self, stimuli: Tensor) -> Tensor:
-        """Return class probabilities (or predicted images) for stimuli in linear luminance."""
-        return self._normalised(self._each(self.preprocess.stimulus, stimuli, self.rule.predict))
+        """Return class probabilities for stimuli in linear luminance, or the next frame of clips, as a stimulus.
+
+        Frames of a clip are stacked along the channels, the oldest first, ``(B, frames · (1 or 3), H, W)``; a still
+        image ``(B, 1 or 3, H, W)`` is every frame. What is predicted is ``(B, *out_shape)``, in linear luminance within
+        0…1, so that it can be appended to the clip.
+        """
+        output = self._normalised(self._each(self.preprocess.stimulus, stimuli, self.rule.predict))
+        return output if self.classes else self.preprocess.frame(output)
 
     def predict_held_out(self) -> Tensor:
-        """Return class probabilities (or predicted images) for the task's own held-out images."""
+        """Return class probabilities for the task's held-out images, or frames as ``preprocess.target`` gives them."""
         return self._normalised(self._each(self.preprocess, self.held_out.images, self.rule.predict))
 
     def activations(self, stimuli: Tensor) -> dict[str, Tensor]:
@@ -167,7 +187,7 @@ class TrainedObserver:
             target: What the output is drawn towards; the observer's own decision by default, which needs no label.
         """
         if target is None:
-            target = self.predict(stimuli)
+            target = self._each(self.preprocess.stimulus, stimuli, self.rule.predict)
             target = target.argmax(1) if self.classes else target
         parts = []
         with evaluating(self.net, self.rule):
@@ -194,7 +214,8 @@ class TrainedObserver:
     def probe(self, num: int = 256) -> tuple[Tensor, Tensor]:
         """Return the first ``num`` held-out images as network input, and their targets."""
         x = self.preprocess(self.held_out.images[:num])
-        return self._cast(x), self.held_out.targets[:num]
+        target = self.preprocess.target(self.held_out.targets[:num])
+        return self._cast(x), target if self.classes else self._cast(target)
 
     def _cast(self, x: Tensor) -> Tensor:
         weight = next(self.net.parameters())

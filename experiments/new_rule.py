@@ -48,7 +48,7 @@ class {cls}(Rule):
             activity = {{}}
             for name, stage in net.stages.items():
                 x = activity[name] = stage(x.detach())          # no error crosses a stage's border
-            output = activity[net.readout] = x.unflatten(1, net.out_shape)
+            output = activity[net.readout] = net.shaped(x)
             loss = objective.losses(output, target).mean()
             error = objective.error(output.detach(), target)    # per image, not divided by the batch
             signals = {{net.readout: error}}

@@ -188,6 +188,8 @@ def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:
         preprocess=trained.preprocess,
         classes=trained.task.classes,
         held_out=trained.task.test,
+        task=trained.config.task,
+        task_params=trained.config.task_params,
     )
 
 
@@ -195,8 +197,9 @@ class CreditCurve(pl.Callback):
     """Logs, before training and after every epoch, each stage's angle and cosine to backprop on held-out images."""
 
     def __init__(self, task: Task) -> None:
-        self.x = task.preprocess()(task.test.images[:PROBE])
-        self.target = task.test.targets[:PROBE]
+        preprocess = task.preprocess()
+        self.x = preprocess(task.test.images[:PROBE])
+        self.target = preprocess.target(task.test.targets[:PROBE])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record the untrained network as epoch −1."""

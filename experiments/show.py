@@ -12,7 +12,7 @@ from evaluation import figures
 from experiments.catalogues import BENCHMARKS
 from training.catalogue import TASKS
 from training.config import Execution, check_options, stream
-from training.data.base import Source
+from training.data.base import Source, Task
 from training.errors import UserError, unknown
 
 COLUMNS = 10
@@ -65,9 +65,22 @@ def _training_images(
     task = build(
         Source(execution.data, execution.download, stream(0, "show")), **check_options(TASKS, name, options, "show")
     )
+    if not task.classes:
+        _clips(task, output)
+        return
     few = [(task.train.targets == c).nonzero()[:COLUMNS, 0] for c in range(len(task.classes))]
     width = min(map(len, few))
     images = torch.stack([task.train.images[index[:width]] for index in few])
     if images.dtype == torch.uint8:
         images = images.float() / 255
     figures.sheet(images, task.classes, [""] * width, output, linear=task.encoding == "linear")
+
+
+def _clips(task: Task, output: Path) -> None:
+    """Write the frames of training clips, one clip in a row, with the frame that is to be predicted at the end."""
+    seen = task.train.images[:COLUMNS].unflatten(1, (task.frames, -1))
+    clips = torch.cat([seen, task.train.targets[:COLUMNS, None]], 1)
+    clips = clips.float() / 255 if clips.dtype == torch.uint8 else clips
+    columns = [*(f"frame {i + 1}" for i in range(task.frames)), "to predict"]
+    rows = [f"clip {i + 1}" for i in range(len(clips))]
+    figures.sheet(clips, rows, columns, output, linear=task.encoding == "linear")

@@ -31,7 +31,7 @@ class Stage(nn.Module):
         synapse: The map from the stage's input to its pre-activation: ``nn.Linear``,
             ``nn.Conv2d``, or a residual branch that holds several of them.
         nonlinearity: Elementwise and non-decreasing; identity by default.
-        pool: Spatial pooling; identity by default.
+        pool: Spatial pooling, or the layout of channels as pixels; identity by default.
         norm: Normalisation of the pre-activation; identity by default.
     """
 
@@ -102,9 +102,12 @@ class StagedNet(nn.Module):
         activity = {}
         for name, stage in self.stages.items():
             x = activity[name] = stage(x)
-        if len(self.out_shape) > 1:
-            activity[self.readout] = x.unflatten(1, self.out_shape)
+        activity[self.readout] = self.shaped(x)
         return activity
+
+    def shaped(self, output: Tensor) -> Tensor:
+        """Return what the readout stage gives as outputs ``(B, *out_shape)``; a dense one gives an image's units."""
+        return output if output.shape[1:] == self.out_shape else output.unflatten(1, self.out_shape)
 
     def parameters_of(self, stage: str) -> dict[str, nn.Parameter]:
         """Return the parameters of one stage under the names that ``named_parameters`` gives them."""
@@ -145,6 +148,33 @@ def max_pool(size: tuple[int, int]) -> tuple[nn.Module | None, tuple[int, int]]:
     if min(size) < 2:
         return None, size
     return nn.MaxPool2d(2), (size[0] // 2, size[1] // 2)
+
+
+def predicts_images(in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> bool:
+    """Return whether the output is an image as large as the input, as the next frame of a clip is.
+
+    Architectures of convolutions then keep the map's size: the first stage halves it by its stride and no stage pools,
+    since a maximum loses where it was; ``image_readout`` undoes the stride.
+    """
+    return len(in_shape) == len(out_shape) == 3 and in_shape[1:] == out_shape[1:]
+
+
+def first_stride(in_shape: tuple[int, ...]) -> int:
+    """Return the stride of the first stage of a network that predicts images: 2 where both sides are even."""
+    return 1 if in_shape[1] % 2 or in_shape[2] % 2 else 2
+
+
+def image_readout(channels: int, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Stage:
+    """Return a 3×3 convolution to the pixels under each position of the map, laid out as an image.
+
+    Args:
+        channels: Of the stage below.
+        in_shape: Shape of the network's input.
+        out_shape: Shape of the image.
+    """
+    side = first_stride(in_shape)
+    synapse = nn.Conv2d(channels, out_shape[0] * side**2, 3, padding=1)
+    return Stage(synapse, pool=nn.PixelShuffle(side) if side > 1 else None)
 
 
 def image_shape(in_shape: tuple[int, ...], model: str) -> tuple[int, int, int]:

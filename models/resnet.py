@@ -6,7 +6,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
-from models.base import Norm, Stage, StagedNet, image_shape, initialise, nonlinearity, norm2d
+from models.base import (
+    Norm,
+    Stage,
+    StagedNet,
+    first_stride,
+    image_readout,
+    image_shape,
+    initialise,
+    nonlinearity,
+    norm2d,
+    predicts_images,
+)
 
 BLOCKS = (2, 2, 2, 2)  # blocks per resolution in ResNet-18
 
@@ -33,6 +44,8 @@ def build(
     Without normalisation the variance of a residual stream doubles at every block, so the second
     convolution of each of the L blocks starts smaller by √L.
 
+    Where an image of the input's size is predicted, only the stem halves the map and the readout is a convolution.
+
     Args:
         in_shape: Shape of one image ``(C, H, W)``, of any size.
         out_shape: Shape of one output.
@@ -47,9 +60,10 @@ def build(
     if width < 1:
         raise ValueError(f"resnet needs width >= 1, got {width}")
     norm_layer = nn.Identity if norm == "none" else nn.BatchNorm2d
+    predicts = predicts_images(in_shape, out_shape)
     stages = {
         "stem": Stage(
-            nn.Conv2d(channels, width, 3, padding=1, bias=norm == "none"),
+            nn.Conv2d(channels, width, 3, first_stride(in_shape) if predicts else 1, padding=1, bias=norm == "none"),
             nonlinearity=nonlinearity(activation),
             norm=norm2d(norm, width),
         )
@@ -58,7 +72,7 @@ def build(
     for level, count in enumerate(BLOCKS):
         out = width * 2**level
         for i in range(count):
-            stride = 2 if level > 0 and i == 0 else 1
+            stride = 2 if level > 0 and i == 0 and not predicts else 1
             shortcut = None
             if stride != 1 or channels != out:
                 # Subsample, then a 1×1 convolution: equal to torchvision's strided 1×1 convolution, whose
@@ -68,8 +82,11 @@ def build(
             block.relu = nonlinearity(activation)
             stages[f"block{len(stages)}"] = Stage(block, nonlinearity=nonlinearity(activation))
             channels = out
-    stages[f"block{sum(BLOCKS)}"].pool = nn.AdaptiveAvgPool2d(1)
-    stages["readout"] = Stage(nn.Linear(channels, math.prod(out_shape)))
+    if predicts:
+        stages["readout"] = image_readout(channels, in_shape, out_shape)
+    else:
+        stages[f"block{sum(BLOCKS)}"].pool = nn.AdaptiveAvgPool2d(1)
+        stages["readout"] = Stage(nn.Linear(channels, math.prod(out_shape)))
     net = initialise(StagedNet(stages, in_shape, out_shape))
     with torch.no_grad():
         for stage in net.stages.values():

@@ -4,7 +4,19 @@ import math
 
 from torch import nn
 
-from models.base import Norm, Stage, StagedNet, image_shape, initialise, max_pool, nonlinearity, norm2d
+from models.base import (
+    Norm,
+    Stage,
+    StagedNet,
+    first_stride,
+    image_readout,
+    image_shape,
+    initialise,
+    max_pool,
+    nonlinearity,
+    norm2d,
+    predicts_images,
+)
 
 
 def build(
@@ -18,6 +30,9 @@ def build(
     norm: Norm = "none",
 ) -> StagedNet:
     """Return stages ``conv1, conv2, readout``; each conv stage halves the map.
+
+    Where an image of the input's size is predicted, only the first stage halves the map and the readout is a
+    convolution to pixels.
 
     Args:
         in_shape: Shape of one image ``(C, H, W)``, of any size.
@@ -35,15 +50,20 @@ def build(
     if width < 1 or expand < 1 or kernel % 2 == 0:
         raise ValueError(f"shallow needs width >= 1, expand >= 1 and an odd kernel, got {width=}, {expand=}, {kernel=}")
     size = (height, width_in)
+    predicts = predicts_images(in_shape, out_shape)
     stages: dict[str, Stage] = {}
     for name, out, side in (("conv1", width, kernel), ("conv2", width * expand, 3)):
-        pool, size = max_pool(size)
+        pool, size = (None, size) if predicts else max_pool(size)
+        stride = first_stride(in_shape) if predicts and name == "conv1" else 1
         stages[name] = Stage(
-            nn.Conv2d(channels, out, side, padding=side // 2),
+            nn.Conv2d(channels, out, side, stride, padding=side // 2),
             nonlinearity=nonlinearity(activation),
             pool=pool,
             norm=norm2d(norm, out),
         )
         channels = out
-    stages["readout"] = Stage(nn.Linear(channels * size[0] * size[1], math.prod(out_shape)))
+    if predicts:
+        stages["readout"] = image_readout(channels, in_shape, out_shape)
+    else:
+        stages["readout"] = Stage(nn.Linear(channels * size[0] * size[1], math.prod(out_shape)))
     return initialise(StagedNet(stages, in_shape, out_shape))

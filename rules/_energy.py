@@ -66,7 +66,7 @@ def energy(net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: 
         nudge: What the task's loss is multiplied by: β, times what makes the loss a sum over units.
     """
     *hidden, readout = net.stages.values()
-    total = nudge * objective.losses(readout(states[-1]).unflatten(1, net.out_shape), target)
+    total = nudge * objective.losses(net.shaped(readout(states[-1])), target)
     for stage, below, state in zip(hidden, states[:-1], states[1:], strict=True):
         total = total + 0.5 * (stage(below) - state).square().flatten(1).sum(1)
     return total
@@ -74,7 +74,7 @@ def energy(net: StagedNet, states: Sequence[Tensor], target: Tensor, objective: 
 
 def output_error(net: StagedNet, prediction: Tensor, target: Tensor, objective: Objective, nudge: float) -> Tensor:
     """Return e_L, shaped like the readout's prediction ``(B, units)``."""
-    error = objective.error(prediction.detach().unflatten(1, net.out_shape), target)
+    error = objective.error(net.shaped(prediction.detach()), target)
     return nudge * error.view_as(prediction)
 
 
@@ -107,7 +107,7 @@ def local_update(
         scale = 1.0 / (len(states[0]) * nudge)
         grads = torch.autograd.grad(predictions, list(params.values()), [e * scale for e in errors])
     signals = {n: e / nudge for n, e in zip(net.stages, errors, strict=True)}
-    output = first.predictions[-1].detach().unflatten(1, net.out_shape)
+    output = net.shaped(first.predictions[-1].detach())
     signals[net.readout] = signals[net.readout].view_as(output)
     loss = objective.losses(output, target).mean()
     return Learned(dict(zip(params, grads, strict=True)), loss, output, signals)
@@ -120,13 +120,13 @@ def prediction_errors(
     with torch.no_grad():
         *predictions, output = (s(v) for s, v in zip(net.stages.values(), states, strict=True))
     errors = [(p - v) / nudge for p, v in zip(predictions, states[1:], strict=True)]
-    return dict(zip(net.stages, [*errors, objective.error(output.unflatten(1, net.out_shape), target)], strict=True))
+    return dict(zip(net.stages, [*errors, objective.error(net.shaped(output), target)], strict=True))
 
 
 def activity_at(net: StagedNet, states: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the hidden states and what they predict at the output, by stage."""
     with torch.no_grad():
-        output = net.stages[net.readout](states[-1]).unflatten(1, net.out_shape)
+        output = net.shaped(net.stages[net.readout](states[-1]))
     return dict(zip(net.stages, [*states[1:], output], strict=True))
 
 

@@ -184,7 +184,7 @@ def simulate(net: StagedNet, inputs: Tensor, populate: Callable[[str], Populatio
         layers[name] = layer = _advance(name, stage, signal, populate)
         signal = layer.signal
     output = net.stages[net.readout](signal.mean(0))
-    return layers, output.unflatten(1, net.out_shape)
+    return layers, net.shaped(output)
 
 
 def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], Population]) -> Layer:

@@ -33,6 +33,7 @@ class SpikingRule(Rule):
     """
 
     compete: ClassVar[bool] = False
+    local_readout: ClassVar[bool] = False  # learns by ``delta_rule``
 
     def __init__(
         self, *, encoding: Encoding, steps: int, neuron: Neuron, decay: float = 0.9, max_rate: float = 0.5
@@ -49,8 +50,10 @@ class SpikingRule(Rule):
         self.steps, self.decay, self.max_rate = steps, decay, max_rate
 
     def supports(self, net: StagedNet, objective: Objective) -> str | None:
-        """Refuse normalisation, whose statistics have no spiking counterpart, and grouped or dilated convolutions."""
+        """Refuse normalisation, which has no spiking counterpart, and convolutions that are not handled."""
         del objective
+        if self.local_readout and not isinstance(net.stages[net.readout].synapse, nn.Linear):
+            return "its delta rule is for a dense readout; this network predicts an image by a convolution (use mlp)"
         if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in net.modules()):
             return "normalisation layers have no spiking counterpart; build the network with norm=none"
         for name, m in net.synapses().items():

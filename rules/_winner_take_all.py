@@ -15,6 +15,7 @@ class WinnerTakeAll(SpikingRule):
     """Winner-take-all STDP in all hidden stages; options as in ``stdp.STDP``."""
 
     optimizer = "sgd"
+    local_readout = True
 
     def __init__(
         self,

@@ -293,7 +293,7 @@ def differentiate(
             learning = learning or name in stages
             with torch.set_grad_enabled(learning):
                 x = activity[name] = stage(x)
-        output = activity[net.readout].unflatten(1, net.out_shape)
+        output = net.shaped(activity[net.readout])
         loss = objective.losses(output, target).mean()
         signalled = {n: a for n, a in activity.items() if a.requires_grad}
         params = {n: p for s in stages for n, p in net.parameters_of(s).items()}

@@ -7,19 +7,25 @@ B_l; no error crosses a synapse. B_l e stands at the stage's output, behind its 
 residual block the activity between the two convolutions has a feedback matrix of its own, and the
 shortcut is cut at the block's border: nothing is summed over the blocks above.
 
+Where a network of convolutions predicts an image, e is an image too, and a full matrix from all of its pixels to all
+units of a map would hold 10⁹ weights at 64 × 64 pixels. B_l then is as local as the network's own weights, a fixed
+random convolution: a unit receives the errors of the pixels around its own position.
+
 No weight transport, no chain of backward steps: all stages can learn at once. Not local: e is global.
 """
 
 import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from models.base import StagedNet
 from rules._synapse import cut_at_synapses
 from rules.base import Learned, Objective, Rule, Tags, loguniform
 
 MAX_FEEDBACK = 2**28  # weights, 1 GiB in float32: image-sized outputs of wide networks exceed it
+REACH = 3  # side of a convolution's feedback kernel, in positions of the map
 
 
 class DirectFeedbackAlignment(Rule):
@@ -49,16 +55,17 @@ class DirectFeedbackAlignment(Rule):
     def supports(self, net: StagedNet, objective: Objective) -> str | None:
         """Refuse feedback matrices of more than 2²⁸ weights."""
         del objective
-        num = math.prod(net.out_shape) * sum(math.prod(s) for s in self._targets(net).values())
+        num = sum(math.prod(self._feedback_shape(net, shape)) for shape in self._targets(net).values())
         return f"its feedback would hold {num:.1e} weights" if num > MAX_FEEDBACK else None
 
     def attach(self, net: StagedNet) -> None:
         """Draw B_l for every hidden activity."""
         weight = next(net.parameters())
         for name, shape in self._targets(net).items():
-            units = math.prod(shape)
-            b = torch.randn(math.prod(net.out_shape), units, dtype=weight.dtype) * (self.scale / math.sqrt(units))
-            self.register_buffer(f"to_{name}", b.to(weight.device))
+            b = torch.randn(self._feedback_shape(net, shape), dtype=weight.dtype)
+            # Units that one value of e reaches: all of the activity, or those around its position.
+            units = math.prod(shape) if b.dim() == 2 else len(b) * REACH**2
+            self.register_buffer(f"to_{name}", (b * (self.scale / math.sqrt(units))).to(weight.device))
 
     def tie_feedback(self, net: StagedNet) -> None:
         """Set B to the readout's weights: with one hidden stage the rule then is backprop."""
@@ -84,7 +91,7 @@ class DirectFeedbackAlignment(Rule):
         with cut_at_synapses() as cut:
             for name, stage in net.stages.items():
                 x = activity[name] = stage(x.detach())
-        activity[net.readout] = x.unflatten(1, net.out_shape)
+        activity[net.readout] = net.shaped(x)
         return activity | {f"inner{i}": a for i, a in enumerate(cut.inputs)}
 
     def _targets(self, net: StagedNet) -> dict[str, tuple[int, ...]]:
@@ -96,9 +103,23 @@ class DirectFeedbackAlignment(Rule):
         shapes = {n: tuple(a.shape[1:]) for n, a in activity.items() if n != net.readout}
         return {n: s[:1] for n, s in shapes.items()} if self.shared else shapes
 
+    def _feedback_shape(self, net: StagedNet, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of B to an activity: outputs × units, or that of a convolution's weight."""
+        synapse = list(net.synapses().values())[-1]
+        if len(shape) != 3 or len(net.out_shape) != 3 or not isinstance(synapse, nn.Conv2d):
+            return math.prod(net.out_shape), math.prod(shape)
+        side = net.out_shape[1] // shape[1]
+        if (shape[1] * side, shape[2] * side) != net.out_shape[1:]:
+            return math.prod(net.out_shape), math.prod(shape)
+        return shape[0], net.out_shape[0] * side**2, REACH, REACH
+
     def _feed_back(self, error: Tensor, name: str, activity: Tensor) -> Tensor:
         """Return B_l e for one activity, shaped like it."""
-        signal = error.flatten(1) @ self.get_buffer(f"to_{name}").to(error.dtype)
+        b = self.get_buffer(f"to_{name}").to(error.dtype)
+        if b.dim() == 4:
+            pixels = F.pixel_unshuffle(error, error.shape[2] // activity.shape[2])  # those under one position
+            return F.conv2d(pixels, b, padding=REACH // 2).contiguous(memory_format=torch.channels_last)
+        signal = error.flatten(1) @ b
         if activity.dim() == 2:
             return signal
         channels, *size = activity.shape[1:]

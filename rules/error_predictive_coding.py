@@ -68,7 +68,7 @@ class ErrorPredictiveCoding(EnergyRule):
             with torch.enable_grad():
                 moving = [e.requires_grad_() for e in errors]
                 top = self._states(net, first.inputs[0], moving)[-1]
-                prediction = net.stages[net.readout](top).unflatten(1, net.out_shape)
+                prediction = net.shaped(net.stages[net.readout](top))
                 total = nudge * objective.losses(prediction, target).sum()
                 total = total + sum(0.5 * e.square().sum() for e in moving)
                 slopes = torch.autograd.grad(total, moving)

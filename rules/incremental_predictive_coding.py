@@ -69,7 +69,7 @@ class IncrementalPredictiveCoding(EnergyRule):
     def descend(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the net change of T weight steps as a gradient."""
         first = feed_forward(net, x)
-        output = first.predictions[-1].detach().unflatten(1, net.out_shape)
+        output = net.shaped(first.predictions[-1].detach())
         weights = {s: {n: p.detach() for n, p in stage.named_parameters()} for s, stage in net.stages.items()}
         total = {f"stages.{s}.{n}": torch.zeros_like(w) for s, own in weights.items() for n, w in own.items()}
         states = [x, *(v.clone() for v in first.states[1:])]

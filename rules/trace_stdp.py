@@ -61,6 +61,7 @@ class TraceSTDP(SpikingRule):
     )  # fmt: skip
     search_space = {"lr": RATES, "potentiation": loguniform(1e-5, 1e-2), "tau_plus": loguniform(1.0, 50.0)}
     optimizer = "sgd"
+    local_readout = True
 
     def __init__(
         self,

@@ -226,7 +226,10 @@ def _curve_loader(trained: Trained) -> DataLoader:
     held_out = trained.task.test
     few = Images(held_out.images[:CURVE_IMAGES], held_out.targets[:CURVE_IMAGES])
     batches = [
-        (trained.preprocess(few.images[i : i + PREDICT_BATCH]), few.targets[i : i + PREDICT_BATCH])
+        tuple(
+            prepare(part[i : i + PREDICT_BATCH])
+            for prepare, part in ((trained.preprocess, few.images), (trained.preprocess.target, few.targets))
+        )
         for i in range(0, len(few), PREDICT_BATCH)
     ]
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]

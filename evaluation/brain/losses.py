@@ -222,8 +222,8 @@ def _reconstruction(observer: Observer, data: BrainData) -> tuple[Objective, Ten
     if fit is None:
         raise ValueError("its encoding of images is not known")
     channels = output.shape[1]
-    plain = replace(fit, shape=tuple(output.shape[1:]), mean=(0.0,) * channels, std=(1.0,) * channels)
-    return MeanSquaredError(), plain.stimulus(data.stimuli)
+    plain = replace(fit, shape=tuple(output.shape[1:]), mean=(0.0,) * channels, std=(1.0,) * channels, frames=1)
+    return MeanSquaredError(), fit.target(plain.stimulus(data.stimuli))
 
 
 LOSSES: dict[str, Callable[[Observer, BrainData], tuple[Objective, Tensor]]] = {

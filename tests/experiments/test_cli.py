@@ -257,7 +257,7 @@ def test_entry_points_of_other_distributions_are_rules(tmp_path, monkeypatch):
     assert read_rows(tmp_path / "runs")[0].rule == "theirs"
 
 
-@pytest.mark.parametrize("what", ["kanizsa", "shapes", "digits"])
+@pytest.mark.parametrize("what", ["kanizsa", "shapes", "digits", "next_frame"])
 def test_show_writes_a_sheet(tmp_path, what):
     path = tmp_path / "deep" / "sheet.png"
     assert main(["show", what, "-o", str(path)]) == 0

@@ -49,28 +49,56 @@ class Preprocess:
         mean: Mean of the training images per channel, in 0…1.
         std: Standard deviation per channel.
         encoding: Whether the training images are linear in luminance or sRGB-encoded photographs.
+        frames: Frames of a clip that one input holds, stacked along its channels, the oldest first; 1 for images.
     """
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     encoding: Encoding
+    frames: int = 1
 
     def __call__(self, images: Tensor) -> Tensor:
         """Standardise images that are already in the training encoding and shape."""
-        x = images.float().div_(255) if images.dtype == torch.uint8 else images
-        return (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
+        return self._standardised(images, self.shape[0])
+
+    def target(self, targets: Tensor) -> Tensor:
+        """Return class indices as they are, and frames ``(N, C, H, W)`` standardised as those of an input."""
+        return targets if targets.dim() == 1 else self._standardised(targets, targets.shape[1])
 
     def stimulus(self, images: Tensor) -> Tensor:
-        """Fit stimuli in linear luminance to the network: size, channels, encoding, then standardise."""
+        """Fit stimuli in linear luminance to the network: size, channels, encoding, then standardise.
+
+        Where inputs are clips, stimuli are clips of as many frames, grey or colour, or still images, grey or colour,
+        which then are every frame. Three channels for a network of three colour frames are a still image.
+        """
         x = images.float()
+        if self.frames > 1:
+            if x.shape[1] == self.shape[0] or x.shape[1] in {self.frames, 3 * self.frames} - {1, 3}:
+                x = x.unflatten(1, (self.frames, -1)).flatten(0, 1)
+            else:
+                x = x.repeat_interleave(self.frames, 0)
+        channels = self.shape[0] // self.frames
         if x.shape[-2:] != self.shape[1:]:
             x = F.interpolate(x, self.shape[1:], mode="bilinear", antialias=True, align_corners=False)
-        if x.shape[1] == 1 and self.shape[0] == 3:
+        if x.shape[1] == 1 and channels == 3:
             x = x.expand(-1, 3, -1, -1)
-        elif x.shape[1] == 3 and self.shape[0] == 1:
+        elif x.shape[1] == 3 and channels == 1:
             x = (x * x.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
-        return self(to_srgb(x) if self.encoding == "srgb" else x)
+        x = to_srgb(x) if self.encoding == "srgb" else x
+        return self(x.unflatten(0, (-1, self.frames)).flatten(1, 2) if self.frames > 1 else x)
+
+    def frame(self, output: Tensor) -> Tensor:
+        """Return predicted frames ``(N, C, H, W)`` as stimuli: in linear luminance, within 0…1."""
+        channels = output.shape[1]
+        mean, std = (output.new_tensor(values[:channels])[:, None, None] for values in (self.mean, self.std))
+        x = (output * std + mean).clamp(0, 1)
+        return to_linear(x) if self.encoding == "srgb" else x
+
+    def _standardised(self, images: Tensor, channels: int) -> Tensor:
+        x = images.float().div_(255) if images.dtype == torch.uint8 else images
+        mean, std = (x.new_tensor(values[:channels])[:, None, None] for values in (self.mean, self.std))
+        return (x - mean) / std
 
 
 def to_srgb(linear: Tensor) -> Tensor:
@@ -79,12 +107,19 @@ def to_srgb(linear: Tensor) -> Tensor:
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
 
 
+def to_linear(encoded: Tensor) -> Tensor:
+    """Decode sRGB in 0…1 to linear light: the inverse of ``to_srgb``."""
+    encoded = encoded.clamp(0, 1)
+    return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+
 @dataclass(frozen=True)
 class Task:
     """What a network is trained to do.
 
     Attributes:
-        classes: Names of the classes, by index; empty for image-shaped targets.
+        classes: Names of the classes, by index; empty where the next frame of a clip is predicted. Images then are
+            clips, their frames stacked along the channels, the oldest first, and targets are frames.
         objective: Name of the loss.
         train: Training set.
         test: Held-out set.
@@ -112,6 +147,11 @@ class Task:
         """Shape of one output."""
         return (len(self.classes),) if self.classes else tuple(self.train.targets.shape[1:])
 
+    @property
+    def frames(self) -> int:
+        """Frames in one input."""
+        return 1 if self.classes else self.in_shape[0] // self.out_shape[0]
+
     def for_validation(self, share: float, seed: int) -> "Task":
         """Return the task with a random share of its training set held out in place of the test set, which is dropped.
 
@@ -136,14 +176,16 @@ class Task:
         """Return the standardisation that the training images define, or none."""
         if self.inputs == "unit":
             channels = self.in_shape[0]
-            return Preprocess(self.in_shape, (0.0,) * channels, (1.0,) * channels, self.encoding)
+            return Preprocess(self.in_shape, (0.0,) * channels, (1.0,) * channels, self.encoding, self.frames)
         chunks = self.train.images.split(4096)
         scale = 255.0 if self.train.images.dtype == torch.uint8 else 1.0
         count = self.train.images[:, 0].numel()
         mean = sum(c.double().sum((0, 2, 3)) for c in chunks) / count / scale
         square = sum(c.double().square().sum((0, 2, 3)) for c in chunks) / count / scale**2
+        # The same for every frame of a clip: a still image is then the same in all of them.
+        mean, square = (m.view(self.frames, -1).mean(0).repeat(self.frames) for m in (mean, square))
         std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=1e-3)
-        return Preprocess(self.in_shape, tuple(mean.tolist()), tuple(std.tolist()), self.encoding)
+        return Preprocess(self.in_shape, tuple(mean.tolist()), tuple(std.tolist()), self.encoding, self.frames)
 
 
 class BatchOrder(Sampler[tuple[int, int, list[int]]]):
@@ -192,7 +234,7 @@ class TrainingBatches(Dataset[tuple[Tensor, Tensor]]):
         if self.task.augment != "none":
             generator = torch.Generator().manual_seed(stream(self.seed, "augment", epoch, step, indices[0]))
             images = augment(images, self.task.augment, generator)
-        return self.preprocess(images), self.task.train.targets[indices]
+        return self.preprocess(images), self.preprocess.target(self.task.train.targets[indices])
 
 
 def training_loader(task: Task, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> DataLoader:
