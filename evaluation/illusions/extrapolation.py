@@ -22,7 +22,9 @@ from evaluation.illusions.snakes_stimuli import Disc, render
 from training.data.base import LUMINANCE
 
 STEPS = 8  # predictions; the speed is that between them
-LEAST_CONTRAST = 0.05  # of a ring of a prediction relative to the image's, below which its turn means nothing
+# Below these a ring of a prediction no longer shows what the image does, and its turn means nothing: contrast relative
+# to the image's, and correlation with the image at the best turn.
+LEAST_CONTRAST, LEAST_LIKENESS = 0.05, 0.5
 CALIBRATION = 0.25  # deg by which a disc is turned to calibrate the flow
 PHASES = 4  # phases of the disc that is turned
 
@@ -115,7 +117,7 @@ class Motion:
     """What was seen in images, as the difference to their mirror images.
 
     Attributes:
-        speed: Half the difference, ``(B, S − 1, R)``; nan from the step on at which a ring has lost its contrast.
+        speed: Half the difference, ``(B, S − 1, R)``; nan from the step on at which a ring has lost its pattern.
         bias: Half the sum.
         contrast: Contrast of every prediction relative to the image's, ``(B, S, R)``.
         radius: Of every ring, ``(R,)``.
@@ -133,9 +135,8 @@ class Motion:
 
     @property
     def by_image(self) -> Tensor:
-        """Speed of every image ``(B,)`` over the steps at which it has contrast; nan where these are fewer than two."""
-        enough = self.by_step.isfinite().sum(1) >= 2
-        return torch.where(enough, self.by_step.nanmean(1), torch.nan)
+        """Speed of every image ``(B,)`` over the steps at which it has its pattern; nan where there are none."""
+        return self.by_step.nanmean(1)
 
 
 def motion(observer: Predictor, seen: View, clips: Tensor, steps: int = STEPS) -> Motion:
@@ -155,7 +156,10 @@ def motion(observer: Predictor, seen: View, clips: Tensor, steps: int = STEPS) -
         level = (level[:, 1:] / level[:, :1]).nan_to_num(0)
         series = series.unflatten(0, every.shape[:2])
         found = [polar_flow.turn(series[:, n], series[:, n + 1], seen.disc.period / 2) for n in range(1, steps)]
-        gone = (level < LEAST_CONTRAST).cummax(1).values[:, 1:]
+        like = torch.stack(
+            [polar_flow.likeness(series[:, 0], series[:, n], seen.disc.period / 2) for n in range(1, steps + 1)], 1
+        )
+        gone = ((level < LEAST_CONTRAST) | (like < LEAST_LIKENESS)).cummax(1).values[:, 1:]
         turns.append(torch.where(gone, torch.nan, torch.stack(found, 1) / seen.gain))
         contrasts.append(level)
     speed, bias, contrast = (turns[0] - turns[1]) / 2, (turns[0] + turns[1]) / 2, (contrasts[0] + contrasts[1]) / 2

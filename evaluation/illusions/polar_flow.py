@@ -60,8 +60,7 @@ def turn(before: Tensor, after: Tensor, limit: float) -> Tensor:
     cross = (before.conj() * after).sum(2)
     power = before.abs().square().sum((2, 3)), after.abs().square().sum((2, 3))
     harmonic = torch.arange(1, cross.shape[-1] + 1, dtype=torch.float64)
-    tried = torch.linspace(-limit, limit, 2 * math.ceil(4 * limit) + 1, dtype=torch.float64).deg2rad()
-    agreement = (cross @ torch.polar(torch.ones(1, dtype=torch.float64), harmonic[:, None] * tried)).real
+    tried, agreement = _tried(cross, limit)
     angle = tried[agreement.argmax(-1)]
     step = tried[1] - tried[0]
     for _ in range(8):
@@ -72,6 +71,20 @@ def turn(before: Tensor, after: Tensor, limit: float) -> Tensor:
         angle = angle + newton.clamp(-step / 2, step / 2)
     flat = torch.minimum(*power) < LEAST_CONTRAST
     return torch.where(flat, torch.nan, angle.rad2deg())
+
+
+def likeness(before: Tensor, after: Tensor, limit: float) -> Tensor:
+    """Return the correlation of every ring with itself at the best turn, ``(B, R)``; arguments as of ``turn``."""
+    power = before.abs().square().sum((2, 3)) * after.abs().square().sum((2, 3))
+    _, agreement = _tried((before.conj() * after).sum(2), limit)
+    return agreement.amax(-1) / power.sqrt().clamp(min=LEAST_CONTRAST)
+
+
+def _tried(cross: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Return turns at quarters of a degree, in radians, and the agreement at each, ``(B, R, turns)``."""
+    harmonic = torch.arange(1, cross.shape[-1] + 1, dtype=torch.float64)
+    tried = torch.linspace(-limit, limit, 2 * math.ceil(4 * limit) + 1, dtype=torch.float64).deg2rad()
+    return tried, (cross @ torch.polar(torch.ones(1, dtype=torch.float64), harmonic[:, None] * tried)).real
 
 
 def contrast(series: Tensor) -> Tensor:

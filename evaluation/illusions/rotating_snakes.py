@@ -9,15 +9,17 @@ patterns, greyscale and textures, and is ``n/a`` for a network that does not pre
 motion* causes it, only the same network trained on shuffled or still frames can say.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, not_available
-from evaluation.illusions import literature_flow, snakes_map
+from evaluation.illusions import literature_flow, snakes_figures, snakes_map
 from evaluation.illusions.extrapolation import STEPS, View, extrapolate, motion, view
-from evaluation.illusions.snakes_conditions import PHASES, clips, phases, snake
+from evaluation.illusions.snakes_conditions import PHASES, clips, crops, phases, snake
 from evaluation.illusions.snakes_scores import (
     NULL,
     SUMMARY,
@@ -80,6 +82,35 @@ class RotatingSnakes(Benchmark):
             *literature(observer, seen, snakes),
         ]
 
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw predictions, flow, rings over steps, conditions, the map of grey levels, and a film."""
+        paths = []
+        for name, observer in observers.items():
+            if unable(observer):
+                continue
+            disc = fitting(max(observer.in_shape[1:]))
+            assert disc is not None
+            seen = view(observer, disc)
+            all_clips = dict(clips(seen, 2, self.seed))
+            shown = {}
+            for code in ("S1", "C1", "C2", "G1", "C6"):
+                image = all_clips[code][:1]
+                shown[code] = (image[0, -1], extrapolate(observer, image)[0])
+            if not all(found.isfinite().all() for _, found in shown.values()):
+                continue
+            mirrored = all_clips["S1"][:1].flip(-1)
+            shown = {"S1": shown.pop("S1"), "S2": (mirrored[0, -1], extrapolate(observer, mirrored)[0]), **shown}
+            measured = {code: motion(observer, seen, c) for code, c in all_clips.items()}
+            paths += [
+                snakes_figures.predictions(folder, shown),
+                snakes_figures.flow(folder, name, seen, shown["S1"][0], measured["S1"].speed.nanmean((0, 1))),
+                snakes_figures.speeds(folder, name, measured["S1"]),
+                snakes_figures.conditions(folder, name, measured),
+                snakes_figures.dose_map(folder, name, snakes_map.speeds(observer, seen, self.seed)),
+                snakes_figures.film(folder, *shown["S1"]),
+            ]
+        return paths
+
 
 def imitate(observer: Observer, seen: View, images: Tensor) -> StaticMap:
     """Return the static map that imitates an observer best, on images and on what it made of them.
@@ -121,6 +152,8 @@ def sheet(size: int = 128) -> tuple[Tensor, list[str], list[str]]:
         if code in coloured:
             right = render(coloured[code], size, turn)[0].expand(3, -1, -1)
             left = render(grey.get(code, coloured[code]), size, turn)[0].expand(3, -1, -1)
+        elif code == "C6":
+            left = right = crops(size, False)[0]
         elif code == "C5":
             left = right = texture(size, turn)[0].expand(3, -1, -1)
         else:

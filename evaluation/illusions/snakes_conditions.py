@@ -11,9 +11,12 @@ from torch import Tensor
 
 from evaluation.illusions.extrapolation import View
 from evaluation.illusions.snakes_stimuli import GREY, KITAOKA, Disc, render, texture, variants
+from training.data._motion import photographs
+from training.data.base import to_linear
 
 PHASES = 8
 TEXTURES = 16
+PHOTOGRAPHS = 60
 JITTERS = (0.25, 0.5, 1.0)  # root mean square, in pixels
 SPEEDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # deg per frame of real rotation, both ways
 REAL = ("C1", "C2", "texture")  # patterns without a direction of their own, really turning
@@ -43,6 +46,7 @@ def clips(seen: View, num: int = PHASES, seed: int = 0) -> Iterator[tuple[str, T
     for code, variant in variants(disc).items():
         yield code, seen.still(render(variant, seen.size, turns, seed=seed))
     yield "C5", seen.still(torch.cat([texture(seen.size, torch.zeros(1), seed=seed + n) for n in range(TEXTURES)]))
+    yield "C6", seen.still(crops(seen.size, seen.channels == 1, seed=seed))
     if seen.frames > 1:
         image = seen.still(render(disc, seen.size, turns))
         frame = torch.arange(seen.frames)[:, None, None, None]
@@ -52,6 +56,25 @@ def clips(seen: View, num: int = PHASES, seed: int = 0) -> Iterator[tuple[str, T
             yield "B", torch.where(frame == seen.frames - 2, grey, image)
         for pixels in JITTERS:
             yield f"J={pixels}", jitter(seen, disc, turns, pixels, seed)
+
+
+def crops(size: int, grey: bool, num: int = PHOTOGRAPHS, seed: int = 0) -> Tensor:
+    """Return random crops of photographs that no training clip shows, ``(num, 1 or 3, size, size)``.
+
+    Args:
+        size: Side in pixels.
+        grey: Whether they have one channel.
+        num: How many; every photograph and scale is cropped about as often.
+        seed: Of the places.
+    """
+    album = photographs(True, size, grey)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for n in range(num):
+        picture = album[n % len(album)]
+        top, left = (int(torch.randint(0, room - size + 1, (), generator=generator)) for room in picture.shape[1:])
+        found.append(picture[:, top : top + size, left : left + size])
+    return to_linear(torch.stack(found) / 255)
 
 
 def jitter(seen: View, disc: Disc, turns: Tensor, pixels: float, seed: int = 0) -> Tensor:

@@ -103,6 +103,7 @@ def speeds_of(code: str, found: Motion) -> list[Score]:
         Score("speed", float(speeds.mean()), ci_low=low, ci_high=high, **here),
         Score("bias", bias, **here),
         Score("contrast_kept", kept, **here),
+        Score("steps_read", float(found.by_step.isfinite().sum(1).double().mean()), **here),
     ]
 
 

@@ -42,6 +42,7 @@ CONDITIONS = {
     "C3": "dark and light equal",
     "C4": "every cycle in its own random order",
     "C5": "random textures",
+    "C6": "photographs",
     "G1": "grey of the colours' luminance",
     "G2": "grey of the colours' lightness",
     "G3": "four hues of one luminance",

@@ -17,9 +17,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from evaluation.illusions import rotating_snakes, snakes_scores
 from evaluation.illusions.extrapolation import extrapolate, motion, view
-from evaluation.illusions.polar_flow import rotation
+from evaluation.illusions.polar_flow import likeness, rotation, spectra
 from evaluation.illusions.rotating_snakes import RotatingSnakes
-from evaluation.illusions.snakes_conditions import jitter, phases, real, turning
+from evaluation.illusions.snakes_conditions import crops, jitter, phases, real, turning
 from evaluation.illusions.snakes_stimuli import (
     GREY,
     ISOLUMINANT,
@@ -337,6 +337,23 @@ def test_predictions_that_fade_are_not_read():
     assert found.speed.isnan().all() and found.by_image.isnan().all()
 
 
+def test_predictions_of_something_else_are_not_read():
+    """A texture in the place of the snake has contrast and turns, but nothing that it shows is the snake."""
+    other = texture(64, torch.zeros(1))
+    observer = Predictor(lambda x: other.expand(len(x), -1, -1, -1))
+    seen = view(observer, fitting(64))
+    found = motion(observer, seen, seen.still(render(seen.disc, 64, PHASES)), 3)
+    assert found.speed.isnan().all() and (found.contrast > 0.1).all()
+
+
+def test_likeness_is_the_largest_correlation_over_turns():
+    disc = fitting(64)
+    one, turned = (spectra(render(disc, 64, torch.tensor([p])), disc.edges) for p in (0.0, 4.0))
+    first, other = (spectra(texture(64, torch.zeros(1), seed=n), disc.edges) for n in (0, 1))
+    assert (likeness(one, turned, disc.period / 2) > 0.95).all()
+    assert (likeness(first, other, 10.0) < 0.5).all() and (likeness(first, first, 1.0) > 0.9999).all()
+
+
 def test_jitter_has_mean_zero_in_every_clip_and_comes_in_opposite_pairs():
     seen = view(Predictor(None), fitting(64))
     clips = jitter(seen, seen.disc, phases(8, 45.0), 0.5, seed=1)
@@ -413,7 +430,7 @@ def test_copying_the_last_frame_is_not_judged_and_its_speeds_are_zero():
     index = named(scores, "index")
     assert index.gate == "n/a" and "no better than the last frame" in index.reason
     assert all(abs(s.raw) < 1e-9 for s in scores if s.metric == "speed")
-    assert {"O", "B", "J=0.5", "S3", "C4", "C5", "G1", "G2"} <= {s.target for s in scores}
+    assert {"O", "B", "J=0.5", "S3", "C4", "C5", "C6", "G1", "G2"} <= {s.target for s in scores}
     assert named(scores, "no_motion", "C1").raw == 1.0
 
 
@@ -427,7 +444,23 @@ def test_observers_that_cannot_be_asked_say_why():
     assert score.gate == "n/a" and "32 pixels" in score.reason
 
 
+@pytest.mark.slow
+def test_pictures_and_a_film_are_drawn(tmp_path):
+    observer = Predictor(blur_and_saturate, channels=3)
+    paths = RotatingSnakes(num=2).draw(tmp_path, {"map": observer})
+    assert len(paths) == 6 and all(p.exists() for p in paths)
+    with Image.open(tmp_path / "rotating_snakes.gif") as film:
+        assert film.n_frames == 9 and film.size == (256, 256)
+    assert RotatingSnakes().draw(tmp_path, {"small": Predictor(None, size=32)}) == []
+
+
+def test_photographs_are_those_that_no_training_clip_shows():
+    found = crops(64, True)
+    assert found.shape == (60, 1, 64, 64) and found.min() >= 0 and found.max() <= 1
+    assert len({f.sum().item() for f in found}) > 50
+
+
 def test_the_sheet_shows_every_still_condition():
     images, rows, columns = rotating_snakes.sheet(64)
     assert images.shape == (len(rows), 4, 3, 64, 64) and len(columns) == 4
-    assert {"S1", "S3", "C1", "C2", "C3", "C4", "C5", "G1", "G2", "G3"} <= set(rows)
+    assert {"S1", "S3", "C1", "C2", "C3", "C4", "C5", "C6", "G1", "G2", "G3"} <= set(rows)
