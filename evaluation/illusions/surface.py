@@ -10,6 +10,8 @@ change that would undo the illusion, so it does not depend on the unit, the gain
 Blur alone gives assimilation (White, Munker). So each stage stands beside a Gaussian blur sampled as coarsely as the
 stage, with σ half a cell (a 2×2 pooling behind a 3×3 kernel spreads by as much), read out in the same way. An effect of
 assimilation counts where bars are wider than two cells, and by what it exceeds that of the blur: the *stride rule*.
+The rule takes a map to be as sharp as it is sampled. A map that is blurrier than that (a wide kernel without pooling)
+can pass it by blur: there, compare with the observer ``blur`` at coarser strides.
 
 Shapes: ``B`` images, ``D`` read-out features; maps are ``(B, C, h, w)``.
 """

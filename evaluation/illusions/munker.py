@@ -1,0 +1,211 @@
+"""Munker: one church behind yellow or blue stripes. Does a stage see its colour drawn towards the stripes, as we do?
+
+    effect = physical change of the church's yellow–blue that would undo the illusion (``surface.py``), > 0 as we see it
+    index  = least, over the stripes that the stage resolves, of the effect beyond that of a blur as coarse as the stage
+
+Blur alone makes Munker's illusion, so that a stage is judged only where stripes are wider than two of its cells, and by
+what it exceeds the blur. The number without a stage is that of the deepest stage that can be judged.
+
+We see it more strongly behind thinner stripes (Anstis; White's effect likewise: Robinson, Hammon & de Sa 2007), a sign
+and no number: ``thin_minus_thick``. It is what blur predicts too.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.illusions.lightness import PERCENT, interval
+from evaluation.illusions.lightness_stimuli import joined, ramp
+from evaluation.illusions.munker_stimuli import DISPLAYS, TARGETS, any_church, lab, pairs, stripe_width, yellow_blue
+from evaluation.illusions.surface import FEWEST, NULL, Effect, Readout, effects, fit, unresolved
+
+STEP = 0.05  # of yellow–blue, by which targets are changed for the slope
+THICK, THIN = DISPLAYS
+
+
+class Munker(Benchmark):
+    """The church of one colour in every stage, in percent of the range from blue to yellow, and in b*.
+
+    Args:
+        num: Pairs per width of stripes.
+        training: Targets that a read-out is fitted to, half on uniform surrounds, half on Mondrians.
+        seed: Of the stimuli.
+    """
+
+    name = "munker"
+    pillar = "illusion"
+    headline = "index"
+    reference = "Anstis (stronger at high spatial frequency); White 1979, Perception 8:413"
+    on_request = True  # it shows some thousand images
+
+    def __init__(self, *, num: int = 48, training: int = 1200, seed: int = 0) -> None:
+        self.num, self.training, self.seed = num, training, seed
+        self._seen: tuple[Observer, list[Score]] | None = None
+
+    def measure(self, observer: Observer) -> list[Score]:
+        """Return per stage the read-out's R², the effects, their excess over the blur, and the index."""
+        channels, size = observer.in_shape[:2]
+        if channels != 3:
+            return [not_available("index", "it sees no colour")]
+        if size < 16:
+            return [not_available("index", f"its images of {size} pixels are too small for a church behind stripes")]
+        spots = any_church(size)
+        half = self.training // 2
+        a, b, c = (self.seed * 7 + k for k in (201, 202, 203))
+        shown = joined(ramp(size, half, a, spots, channels=3), ramp(size, half, b, spots, channels=3, mondrian=True))
+        readouts = fit(observer, shown, ramp(size, half, c, spots, channels=3), yellow_blue)
+        stages = [n for n in readouts if not n.startswith(NULL)]
+        if not stages:
+            return [not_available("index", "it has no stages")]
+        seen = {d: effects(observer, readouts, partial(pairs, d, size, self.num, self.seed), STEP) for d in DISPLAYS}
+        bars = {d: stripe_width(d, size) for d in DISPLAYS}
+        stratum = pairs(THICK, size, self.num, self.seed).stratum.numpy()
+        scores: list[Score] = []
+        for stage in stages:
+            here = {d: (seen[d][stage], seen[d].get(NULL + stage)) for d in DISPLAYS}
+            scores += judge(stage, readouts[stage], here, bars, stratum)
+        judged = [s for s in scores if s.metric == "index" and s.raw is not None]
+        if judged:
+            last = judged[-1]
+            scores.append(
+                Score(
+                    "index", last.raw, None, None, target=last.stage, ci_low=last.ci_low, ci_high=last.ci_high,
+                    n_stimuli=last.n_stimuli,
+                )
+            )  # fmt: skip
+        else:
+            reasons = {s.stage: s.reason for s in scores if s.metric == "index"}
+            scores.append(not_available("index", "; ".join(f"{k}: {v}" for k, v in reasons.items())))
+        self._seen = observer, scores
+        return scores
+
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw the effect of every stage behind thick and thin stripes beside the blur's, with the human sign."""
+        paths = []
+        for name, observer in observers.items():
+            known = self._seen is not None and self._seen[0] is observer
+            scores = self._seen[1] if known and self._seen else self.measure(observer)
+            if path := plot(folder / "munker.png", name, scores):
+                paths.append(path)
+        return paths
+
+
+def judge(
+    stage: str,
+    readout: Readout,
+    seen: Mapping[str, tuple[Effect, Effect | None]],
+    bars: Mapping[str, int],
+    stratum: NDArray[np.int64],
+) -> list[Score]:
+    """Return the scores of one stage.
+
+    Args:
+        stage: Its name.
+        readout: Its read-out.
+        seen: Display → its effect and that of its blur (a dense stage has none).
+        bars: Display → width of its stripes.
+        stratum: Stratum of every pair.
+    """
+    scores = [Score("readout_r2", readout.r2, stage=stage, target="uniform", reason=readout.reason)]
+    if readout.reason:
+        return [*scores, *(not_available(m, readout.reason, stage=stage) for m in ("effect", "index"))]
+    excess: dict[str, Score] = {}
+    size: dict[str, float] = {}
+    reason = ""
+    for display, (own, blur) in seen.items():
+        where: dict[str, Any] = {"stage": stage, "target": display, "n_stimuli": int(own.seen.sum())}
+        if own.seen.mean() < FEWEST or not own.slope[own.seen].mean() > 0:
+            reason = "its read-out does not follow the church's colour, or no cell lies within it"
+            scores.append(not_available("effect", reason, **where))
+            continue
+        size[display] = own.size
+        low, high = interval([(own, 1.0)], stratum)
+        ends: dict[str, Any] = {"ci_low": PERCENT * low, "ci_high": PERCENT * high}
+        scores += [
+            Score("effect", PERCENT * own.size, None, None, **ends, **where),
+            Score("effect_b_star", b_star(own.size), None, None, **where),
+        ]
+        if blur is not None and blur.seen.any():
+            scores.append(Score("effect_of_blur", PERCENT * blur.size, None, None, **where))
+        coarse = unresolved(bars[display], readout.stride)
+        if coarse or blur is None:
+            reason = coarse
+            scores.append(not_available("excess", coarse, **where))
+            continue
+        low, high = interval([(own, 1.0), (blur, -1.0)], stratum)
+        ends = {"ci_low": PERCENT * low, "ci_high": PERCENT * high}
+        excess[display] = Score("excess", PERCENT * (own.size - blur.size), None, None, **ends, **where)
+        scores.append(excess[display])
+    if len(size) == len(DISPLAYS):
+        difference = PERCENT * (size[THIN] - size[THICK])
+        scores.append(Score("thin_minus_thick", difference, None, None, stage=stage, reason="human sign: + (Anstis)"))
+    if not excess:
+        return [*scores, not_available("index", reason, stage=stage)]
+    least = min(excess.values(), key=lambda s: s.raw or 0.0)
+    index = Score(
+        "index", least.raw, None, None, stage=stage, target=least.target, ci_low=least.ci_low, ci_high=least.ci_high,
+        n_stimuli=least.n_stimuli,
+    )  # fmt: skip
+    return [*scores, index]
+
+
+def b_star(effect: float) -> float:
+    """Return an effect in b*, averaged over the church's colours; the change is taken half on either side of each."""
+    half = float(np.clip(effect / 2, -0.2, 0.2))  # the colours stay within the gamut
+    steps = [lab(c, half)[2] - lab(c, -half)[2] for c in TARGETS.values()]
+    return float(np.mean(steps)) * (effect / 2 / half if half else 1.0)
+
+
+def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
+    """Write the effects of every stage; nothing where none can be judged."""
+    from evaluation.figures import figure
+
+    found = {(s.stage, s.target): s for s in scores if s.metric == "effect" and s.raw is not None}
+    blur = {(s.stage, s.target): s.raw for s in scores if s.metric == "effect_of_blur"}
+    stages = list(dict.fromkeys(stage for stage, _ in found))
+    if not stages:
+        return None
+    with figure(path, 6.4, 4.2) as axes:
+        axes.axhline(0, color="0.6", lw=0.8)
+        order = [THICK, THIN]
+        for k, stage in enumerate(stages):
+            shown = [(i, found[stage, d]) for i, d in enumerate(order) if (stage, d) in found]
+            x = np.array([i for i, _ in shown]) + 0.05 * (k - (len(stages) - 1) / 2)
+            y = np.array([s.raw for _, s in shown], dtype=float)
+            bars = [[max(0.0, v - (s.ci_low or v)) for v, (_, s) in zip(y, shown, strict=True)],
+                    [max(0.0, (s.ci_high or v) - v) for v, (_, s) in zip(y, shown, strict=True)]]  # fmt: skip
+            (line,) = axes.plot(x, y, marker="o", ms=5, lw=1.2, label=stage)
+            axes.errorbar(x, y, bars, fmt="none", ecolor=line.get_color(), lw=0.9)
+            nulls = [(i, blur[stage, d]) for i, d in enumerate(order) if (stage, d) in blur]
+            axes.plot(
+                [i for i, _ in nulls], [v for _, v in nulls], ls="", marker="x", ms=7, color=line.get_color(),
+                label=f"{stage}: blur alone",
+            )  # fmt: skip
+        axes.annotate(
+            "human sign:\nup, and more\nfor thin stripes", (0.5, 0.97), xycoords="axes fraction", va="top", ha="center",
+            fontsize=8, color="0.35",
+        )  # fmt: skip
+        axes.set_xticks(range(2), order)
+        axes.set_xlim(-0.4, 1.4)
+        axes.set(ylabel="effect in % of blue to yellow\n(change that undoes it)", title=f"Munker: {name}")
+        axes.set_xlabel("sign after Anstis (from the abstract); Robinson, Hammon & de Sa 2007 for White", fontsize=7)
+        axes.legend(frameon=False, fontsize=7, ncol=2, loc="best")
+    return path
+
+
+def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
+    """Return both pictures of a pair and where the colour is read (columns), by stripes and colour (rows)."""
+    rows, labels = [], []
+    for display in DISPLAYS:
+        two = pairs(display, size, len(TARGETS), seed=3)
+        for i, colour in enumerate(TARGETS):
+            rows.append(torch.stack([two.first[i], two.second[i], two.mask[i].float().expand(3, -1, -1)]))
+            labels.append(f"{display}, {colour}")
+    return torch.stack(rows), labels, ["yellow in front", "blue in front", "read here"]
