@@ -145,12 +145,24 @@ def print_table(rows: Sequence[Row], svg: Path | None = None) -> None:
         for board in boards().values():
             header, lines, below = board.table(members, (own := Notes()).mark)
             _print_below(console, header, lines, [*own.lines(), *below])
+    for header, lines, below in _across(rows):
+        _print_below(console, header, lines, below)
     for note in FOOTNOTES if rows else ():
         console.print(Text(note, style="dim"))
     if svg:
         picture = console.export_svg(title="plasticbench leaderboard")
         # The picture must not fetch a font from anywhere; any monospaced one will do.
         write_whole(svg, re.sub(r"@font-face\s*\{.*?\}", "", picture, flags=re.DOTALL))
+
+
+def _across(rows: Sequence[Row]) -> list[tuple[list[str], list[list[str]], list[str]]]:
+    """Return the tables that compare settings, with their notes."""
+    found = []
+    for board in boards().values():
+        if hasattr(board, "across"):
+            header, lines, below = board.across(rows, (own := Notes()).mark)
+            found.append((header, lines, [*own.lines(), *below]))
+    return found
 
 
 def _print_below(console: Any, header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
@@ -181,6 +193,8 @@ def markdown(rows: Sequence[Row]) -> str:
         for board in boards().values():
             header, table_, below = board.table(members, (own := Notes()).mark)
             lines += _markdown_below(header, table_, [*own.lines(), *below])
+    for header, table_, below in _across(rows):
+        lines += _markdown_below(header, table_, below)
     return "\n".join([*lines, *(f"{note}  " for note in FOOTNOTES)]) + "\n"
 
 

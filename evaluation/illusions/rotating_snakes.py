@@ -44,6 +44,7 @@ class RotatingSnakes(Benchmark):
     """
 
     name = "rotating_snakes"
+    version = 2  # no turn is read where predictions no longer show the pattern
     pillar = "illusion"
     headline = "index"
     reference = "Kitaoka & Ashida 2003, Vision 15:261; Watanabe et al. 2018, Front. Psychol. 9:345"
