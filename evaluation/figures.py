@@ -23,6 +23,20 @@ def figure(path: Path, width: float, height: float) -> Iterator[Any]:
     drawing.savefig(path, dpi=130)
 
 
+@contextlib.contextmanager
+def panels(path: Path, width: float, height: float, columns: int) -> Iterator[Sequence[Any]]:
+    """Yield the axes of a figure with ``columns`` panels side by side and write it to ``path`` at the end."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    row = drawing.subplots(1, columns, squeeze=False)[0]
+    for axes in row:
+        axes.spines[["top", "right"]].set_visible(False)
+    yield row
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, dpi=130)
+
+
 def sheet(images: Tensor, rows: Sequence[str], columns: Sequence[str], path: Path, *, linear: bool = True) -> None:
     """Write a labelled grid of images.
 

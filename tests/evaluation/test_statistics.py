@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evaluation.accuracy import wilson
-from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test, spearman, stratified_bootstrap
+from evaluation.statistics import (
+    equivalence_test,
+    hierarchical_bootstrap,
+    holm,
+    iqm,
+    iqm_interval,
+    matched_set_test,
+    partial_spearman,
+    resampled_means,
+    sign_flip_test,
+    spearman,
+    stratified_bootstrap,
+)
 
 numbers = st.floats(-1e3, 1e3)
 
@@ -98,3 +110,92 @@ def test_stratified_bootstrap_keeps_strata_and_equals_resampling_by_hand():
     assert high - low < 0.8
     constant = stratified_bootstrap(lambda m: m[:, 0], strata[:, None].astype(float), strata)
     assert constant[0] == pytest.approx(constant[1]) == pytest.approx(strata.mean())
+
+
+def test_matched_set_test_is_the_full_enumeration():
+    """Every combination of cyclic relabellings of four sets of three conditions, by loops."""
+    sets = np.random.default_rng(2).normal(size=(4, 3)) + np.array([0.6, 0.0, 0.2])
+
+    def statistic(rows):
+        means = np.mean(rows, 0)
+        return min(means[0] - m for m in means[1:])
+
+    null = []
+    for shifts in itertools.product(range(3), repeat=4):
+        null.append(statistic([[row[(c - s) % 3] for c in range(3)] for row, s in zip(sets, shifts, strict=True)]))
+    expected = np.mean([n >= statistic(sets) - 1e-12 for n in null])
+    assert matched_set_test(sets) == pytest.approx(expected)
+    # Random shifts estimate the same number; the observed labelling is one of them, so that p is never 0.
+    assert matched_set_test(sets, permutations=80) == pytest.approx(expected, abs=0.15)
+    strong = np.random.default_rng(0).normal(size=(50, 7)) + np.array([5.0, *[0.0] * 6])
+    assert matched_set_test(strong, permutations=1000) == 1 / 1000
+
+
+def test_matched_set_test_keeps_its_level():
+    rng = np.random.default_rng(3)
+    rejected = [matched_set_test(rng.normal(size=(20, 7)), permutations=200, seed=i) <= 0.05 for i in range(400)]
+    assert np.mean(rejected) < 0.08
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=12), st.floats(0.01, 1))
+def test_equivalence_is_the_larger_of_scipys_one_sided_t_tests(differences, margin):
+    if np.std(differences) < 1e-6:
+        return
+    low = scipy.stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+    high = scipy.stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    assert equivalence_test(differences, margin) == pytest.approx(max(low, high), abs=1e-9)
+
+
+def test_equivalence_of_what_does_not_vary():
+    assert equivalence_test([0.0, 0.0], 0.1) == 0.0 and equivalence_test([0.2, 0.2], 0.1) == 1.0
+    assert equivalence_test([0.0], 0.1) is None
+    with pytest.raises(ValueError, match="positive"):
+        equivalence_test([0.0, 0.1], 0.0)
+
+
+def test_hierarchical_bootstrap_covers_the_mean_over_seeds():
+    """Seeds differ by more than their images: an interval over images alone would miss."""
+    rng = np.random.default_rng(0)
+    hits, naive, num = 0, 0, 120
+    for _ in range(num):
+        groups = [rng.normal(rng.normal(), 1.0, (40, 1)) for _ in range(10)]
+        low, high = hierarchical_bootstrap(groups, resamples=200)
+        hits += low <= 0 <= high
+        pooled = np.concatenate(groups)
+        low, high = stratified_bootstrap(lambda m: m[:, 0], pooled, np.repeat(np.arange(10), 40), resamples=200)
+        naive += low <= 0 <= high
+    assert 0.86 < hits / num < 0.99 and naive / num < 0.6
+
+
+def test_hierarchical_bootstrap_equals_resampling_by_hand():
+    rng = np.random.default_rng(1)
+    groups = [rng.normal(i / 2, 1.0, (30, 2)) for i in range(4)]
+    by_hand = []
+    for _ in range(3000):
+        seeds = rng.integers(0, 4, 4)
+        by_hand.append(np.mean([groups[s][rng.integers(0, 30, 30)].mean(0).min() for s in seeds]))
+    expected = np.quantile(by_hand, (0.025, 0.975))
+    found = hierarchical_bootstrap(groups, lambda m: m.min(1), resamples=2000)
+    assert found == pytest.approx(tuple(expected), abs=0.06)
+    with pytest.raises(ValueError, match="two seeds"):
+        hierarchical_bootstrap(groups[:1])
+
+
+def test_resampled_means_have_the_error_of_a_stratified_mean():
+    rng = np.random.default_rng(0)
+    strata = np.repeat([0, 1], [40, 60])
+    values = rng.normal(size=(100, 1)) + 7 * strata[:, None]
+    variance = sum(len(v) * v.var() for v in (values[:40], values[40:])) / 100**2
+    assert resampled_means(values, strata, resamples=6000).std() == pytest.approx(variance**0.5, rel=0.05)
+
+
+@given(hnp.arrays(float, (3, 15), elements=st.floats(-5, 5), unique=True))
+def test_partial_rank_correlation_is_that_of_the_residuals_of_ranks(data):
+    x, y, z = (scipy.stats.rankdata(row) for row in data)
+    design = np.stack([np.ones(15), z], 1)
+    residual = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)]
+    if min(np.std(r) for r in residual) > 1e-3:
+        expected = np.corrcoef(*residual)[0, 1]
+        assert partial_spearman(*data) == pytest.approx(expected, abs=1e-6)
+    assert np.isnan(partial_spearman(data[0], data[1], data[1]))
+    assert partial_spearman(data[0], data[1], np.ones(15)) == pytest.approx(spearman(data[0], data[1]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 
-from training.data.drawing import Canvas, bar, contrasting, disc, outline, paint, polygon, wedge
+from training.data.drawing import Canvas, bar, box, contrasting, disc, outline, paint, polygon, stamp, wedge
 
 
 def one(value):
@@ -104,3 +104,22 @@ def test_contrasting_luminances_keep_their_distance_in_both_directions(seed):
     assert ((figure - background).abs() >= 0.3 - 1e-6).all()
     assert (figure >= 0).all() and (figure <= 1).all()
     assert (figure > background).any() and (figure < background).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(x=st.floats(-14, 14), y=st.floats(-14, 14), angle=st.floats(0, 6.3))
+def test_a_stamp_is_the_figure_painted_on_the_whole_canvas_also_across_the_border(x, y, angle):
+    canvas, centre = Canvas(24, 4), torch.tensor([[x, y]])
+    length, width = one(7.3), one(3.1)
+    image = torch.zeros(1, 24, 24)
+    stamp(image, lambda a, b: box(a, b, length, width), centre, one(angle), math.hypot(7.3, 3.1) / 2, one(-0.4), 4)
+    whole = canvas.coverage(box(*canvas.frame(centre, one(angle)), length, width))
+    assert torch.allclose(image, -0.4 * whole, atol=1e-4)
+
+
+def test_a_box_has_its_area_and_euclidean_distances():
+    canvas = Canvas(40, 4)
+    x, y = frame(canvas, 0.4, (0.3, -0.2))
+    assert canvas.coverage(box(x, y, one(14), one(5))).sum().item() == pytest.approx(70, rel=5e-3)
+    distance = box(torch.tensor([[[10.0, 0.0, 7.0]]]), torch.tensor([[[6.5, 0.0, 0.0]]]), one(14), one(5))
+    assert distance[0, 0].tolist() == pytest.approx([5.0, -2.5, 0.0])  # 3-4-5 from the corner; inside; on the edge
