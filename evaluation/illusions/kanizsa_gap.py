@@ -1,4 +1,4 @@
-"""Kanizsa, tier 3: does anything happen *in the gap*, where no stimulus is? Only feedback or recurrence can bring it there.
+"""Kanizsa, tier 3: does anything happen *in the gap*, where no stimulus is? Only feedback or recurrence can do that.
 
     gap(c) = Σ_u sign(d_u) (r_u(IN) − r_u(c)) / Σ_u |d_u|        d_u = r_u(REAL) − r_u(BLANK), feed-forward
 
@@ -111,9 +111,7 @@ class KanizsaGap(Benchmark):
         every = np.mean(list(found.values()), axis=0)
         low, high = interval(resampled_means(every, np.zeros(len(every), dtype=np.int64)).min(1))
         value = float(every.mean(0).min())
-        return Score(
-            "gap", value, higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=len(every), reason=told
-        )
+        return Score("gap", value, higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=len(every), reason=told)
 
     def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
         """Draw the gap over the time of inference, by stage, of the observer that was measured last."""
@@ -195,9 +193,7 @@ class Gaps:
                 Score("reconstruction_vs", float(contrast[:, k].mean()), higher_is_better=None, target=c)
                 for k, c in enumerate(CONTROLS)
             ),
-            Score(
-                "reconstruction", value, higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=len(contrast)
-            ),
+            Score("reconstruction", value, higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=len(contrast)),
         ]
 
     def _sent_back(self, first: str, condition: str) -> Array:
