@@ -16,6 +16,7 @@ SMALL: dict[str, dict[str, int | str]] = {
     "cnn": {"width": 2, "hidden": 12},
     "vgg": {"width": 2},
     "resnet": {"width": 2},
+    "prednet": {"width": 2},
 }
 
 

@@ -28,6 +28,7 @@ KIND_ORDER = {"rule": 0, "control": 1, "null": 2}
 # Headline numbers: name, benchmark, metric.
 HEADLINES = (
     ("accuracy", "accuracy", "accuracy"),
+    ("error_ratio", "prediction", "error_ratio"),
     ("kanizsa", "kanizsa", "index"),
     ("hidden_change", "learned", "hidden_change"),
     ("hidden_cosine", "credit", "hidden_cosine"),
@@ -87,10 +88,10 @@ class Row:
         states: How many of them ended how.
         reasons: Why seeds failed or are unsupported.
         estimates: The headline numbers.
-        difference: Accuracy minus backprop's, paired by seed.
+        difference: Performance minus backprop's, paired by seed.
         p_value: Exact sign-flip p of the difference, Holm-corrected over the setting's rules.
         pillars: The numbers of every table below the board, by its name.
-        above_readout: Accuracy minus that of the readout on frozen random features, paired by seed.
+        above_readout: Performance minus that of the readout on frozen random features, paired by seed.
         trials: Trials of the random search that chose its hyper-parameters; 0 where nobody searched.
         searched: On what they were searched, in words, where that is not this task and model.
         contrasts: Kanizsa contrast against every control condition.
@@ -115,6 +116,14 @@ class Row:
     trials: int = 0
     searched: str = ""
     pillars: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+
+    @property
+    def performance(self) -> Estimate:
+        """Accuracy, or how much less than a copy of the last frame a predictor of frames errs: 1 − ratio of errors."""
+        ratio = self.estimates.get("error_ratio", Estimate())
+        if self.estimates["accuracy"].per_seed or not ratio.per_seed:
+            return self.estimates["accuracy"]
+        return estimate({s: 1 - r for s, r in ratio.per_seed.items()}, ratio.reason)
 
     @property
     def learned(self) -> str:
@@ -244,7 +253,7 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     p_values = [sign_flip_test(list(compared[i].difference.per_seed.values())) for i in tested]
     for i, p in zip(tested, holm([p for p in p_values if p is not None]), strict=True):
         compared[i] = dataclasses.replace(compared[i], p_value=p)
-    return sorted(compared, key=lambda r: (KIND_ORDER[r.kind], -(r.estimates["accuracy"].value or -1.0), r.rule))
+    return sorted(compared, key=lambda r: (KIND_ORDER[r.kind], -(r.performance.value or -1.0), r.rule))
 
 
 def _spikes(rule: str, groups: Sequence[Sequence[Finished]]) -> bool:
@@ -330,7 +339,7 @@ def estimate(per_seed: Mapping[int, float], reason: str = "") -> Estimate:
 
 
 def _paired(row: Row, partner: Row | None) -> Estimate:
-    """Return the difference in accuracy to a partner over the seeds that both have."""
-    own = row.estimates["accuracy"].per_seed
-    theirs = partner.estimates["accuracy"].per_seed if partner else {}
+    """Return the difference in performance to a partner over the seeds that both have."""
+    own = row.performance.per_seed
+    theirs = partner.performance.per_seed if partner else {}
     return estimate({s: own[s] - theirs[s] for s in own if s in theirs})

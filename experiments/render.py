@@ -60,6 +60,8 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     trials = str(row.trials or "–") + notes.mark(row.searched)
     if e["accuracy"].value is None and not done and row.reasons:
         return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6, trials)
+    predicts = e["accuracy"].value is None and row.performance.value is not None
+    performance = _interval(row.performance, "{:+.1%}" if predicts else "{:.1%}", notes)
     kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
     change = _interval(row.difference, "{:+.1%}", notes) if row.difference.value is not None else ""
     if row.p_value is not None:
@@ -72,7 +74,8 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     unstable = e["unstable_share"].value or 0.0
     shaky = f"its inference is unstable on {unstable:.0%} of images: their energy rises" if unstable > UNSTABLE else ""
     return (
-        row.rule + kind + notes.mark(shaky), seeds, _interval(e["accuracy"], "{:.1%}", notes), change, learned,
+        row.rule + kind + notes.mark(shaky), seeds, "skill " * predicts + performance, change,
+        learned,
         _interval(e["kanizsa"], "{:+.3f}", notes), cosine, _point(e["flops_ratio"], "{:.2f}×"),
         _point(e["time_ratio"], "{:.2f}×"), trials,
     )  # fmt: skip

@@ -5,7 +5,7 @@ Shapes: ``B`` batch, ``C, H, W`` channels, height, width. Images are ``(B, C, H,
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +70,14 @@ class StagedNet(nn.Module):
 
     Raises:
         ValueError: If there are fewer than two stages.
+
+    Attributes:
+        recurrent: Whether stages run several times for one input and feed back on each other: they are no chain.
     """
 
-    def __init__(self, stages: Mapping[str, Stage], in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+    recurrent: ClassVar[bool] = False
+
+    def __init__(self, stages: Mapping[str, nn.Module], in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         super().__init__()
         if len(stages) < 2:
             raise ValueError(f"a StagedNet needs a hidden stage and a readout, got {list(stages)}")
@@ -195,7 +200,7 @@ def initialise(net: StagedNet) -> StagedNet:
     keeps its scale over depth; the readout has unit gain. (He et al. 2015, arXiv 1502.01852.)
     """
     for name, stage in net.stages.items():
-        rectified = isinstance(stage.nonlinearity, nn.ReLU)
+        rectified = isinstance(stage, Stage) and isinstance(stage.nonlinearity, nn.ReLU)
         gain = math.sqrt(2.0) if rectified and name != net.readout else 1.0
         for module in stage.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):

@@ -23,6 +23,8 @@ class Backprop(Rule):
         exact_limit="already_exact",
     )
 
+    recurrent = True
+
     def already_exact(self, net: StagedNet) -> None:
         """Backprop is its own limit."""
 

@@ -194,6 +194,7 @@ class Rule(nn.Module):
     tags: ClassVar[Tags] = Tags()
     search_space: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}  # option, or "lr", → how it is drawn
     optimizer: ClassVar[str | None] = None  # "sgd" where the size of Δw carries meaning
+    recurrent: ClassVar[bool] = False  # whether it can train networks whose stages are no chain
     version: ClassVar[int] = 1  # raise it when the rule's numbers change
 
     def __init__(self) -> None:
@@ -267,6 +268,13 @@ class Rule(nn.Module):
         """Do what must follow the optimiser's step: weight bounds, homeostasis, a mirror phase."""
 
 
+def refusal(rule: Rule, net: StagedNet, objective: Objective) -> str | None:
+    """Return ``None``, or the reason why a rule cannot train a network: its own, or that the stages are no chain."""
+    if net.recurrent and not rule.recurrent:
+        return "the network is recurrent: its stages feed back on each other, and the rule is for a chain of stages"
+    return rule.supports(net, objective)
+
+
 def differentiate(
     net: StagedNet,
     x: Tensor,
@@ -275,7 +283,7 @@ def differentiate(
     *,
     stages: list[str] | None = None,
 ) -> Learned:
-    """Differentiate the mean loss with respect to the parameters and the stages' outputs.
+    """Differentiate the mean loss with respect to the parameters and the stages' outputs, also through time.
 
     Args:
         net: The network.
@@ -289,15 +297,20 @@ def differentiate(
     activity: dict[str, Tensor] = {}
     with torch.enable_grad():
         learning = False
-        for name, stage in net.stages.items():
+        for name, stage in net.stages.items() if not net.recurrent else ():
             learning = learning or name in stages
             with torch.set_grad_enabled(learning):
                 x = activity[name] = stage(x)
+        if net.recurrent:
+            whole = net.trace(x)
+            activity = {n: whole[n] for n in list(whole)[min(map(list(whole).index, stages)) :]}
         output = net.shaped(activity[net.readout])
         loss = objective.losses(output, target).mean()
         signalled = {n: a for n, a in activity.items() if a.requires_grad}
         params = {n: p for s in stages for n, p in net.parameters_of(s).items()}
-        derivatives = torch.autograd.grad(loss, [*params.values(), *signalled.values()])
+        wanted = [*params.values(), *signalled.values()]
+        # In a recurrent network a synapse may be used only for what comes after the last frame.
+        derivatives = torch.autograd.grad(loss, wanted, materialize_grads=net.recurrent)
     grads = dict(zip(params, derivatives, strict=False))
     # The mean loss divides by the batch; the signal of an image is that of its own loss.
     signals = {n: d * len(x) for n, d in zip(signalled, derivatives[len(params) :], strict=True)}

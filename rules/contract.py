@@ -25,7 +25,7 @@ from rules._behaviour import (
     check_hidden_stages_move,
 )
 from rules._case import Build, Case, out_shape
-from rules.base import OBJECTIVES, Learned, Rule
+from rules.base import OBJECTIVES, Learned, Rule, refusal
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _on_network(make: Callable[[], Rule], name: str, build: Build) -> Iterator[O
     for objective in (OBJECTIVES["cross_entropy"], OBJECTIVES["mean_squared_error"]):
         where = f"{name}, {objective.name}"
         try:
-            reason = make().supports(build(IN_SHAPE, out_shape(objective)), objective)
+            reason = refusal(make(), build(IN_SHAPE, out_shape(objective)), objective)
         except Exception as error:
             yield Outcome("supports", where, "fail", f"raised {type(error).__name__}: {error}")
             continue

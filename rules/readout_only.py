@@ -16,6 +16,8 @@ class ReadoutOnly(Rule):
 
     tags = Tags(locality="presynaptic activity and the stage's own error", separate_backward=False, control=True)
 
+    recurrent = True
+
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the readout's gradient only."""
         return differentiate(net, x, target, objective, stages=[net.readout])

@@ -12,6 +12,8 @@ class Untrained(Rule):
 
     tags = Tags(supervised=False, separate_backward=False, locality="none", phases=1, learns=False, control=True)
 
+    recurrent = True
+
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
         """Return the loss and no gradient."""
         with torch.no_grad():

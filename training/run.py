@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from models.base import StagedNet
-from rules.base import OBJECTIVES, Objective, Rule
+from rules.base import OBJECTIVES, Objective, Rule, refusal
 from training.catalogue import MODELS, RULES, TASKS, describe
 from training.config import Execution, Inputs, RunConfig, canonical_json, source_hash, stream, version_of
 from training.data.base import Images, Preprocess, Source, Task, training_loader
@@ -96,7 +96,7 @@ def build(config: RunConfig, execution: Execution) -> Trained:
         except (TypeError, ValueError) as error:
             raise UserError(f"{config.rule} × {config.model}: {error}") from error
         net.eval()  # a rule may run the network to see its shapes; statistics must not move
-        reason = rule.supports(net, objective)
+        reason = refusal(rule, net, objective)
         if reason is not None:
             raise Unsupported(reason)
         torch.manual_seed(stream(config.seed, "rule"))

@@ -86,8 +86,8 @@ def test_one_run_from_command_to_score_and_again_is_nothing_to_do(tmp_path, caps
     assert directory.status()["state"] == "done" and directory.checkpoint.exists()
     measured = {s["benchmark"] for s in directory.scores()}
     assert measured == {
-        "accuracy", "learned", "inference", "credit", "cost", "kanizsa", "rotating_snakes", "simulated_ventral_stream",
-        "spikes",
+        "accuracy", "learned", "inference", "credit", "cost", "kanizsa", "prediction", "rotating_snakes",
+        "simulated_ventral_stream", "spikes",
     }  # fmt: skip
     record = directory.scores()[0]
     assert {"schema_version", "run_key", "rule_version", "raw", "ceiling_high", "git_sha", "versions"} <= set(record)
