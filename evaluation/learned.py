@@ -3,8 +3,8 @@
     change_l = ‖W_l − W_l⁰‖ / ‖W_l⁰‖
 
 Published comparisons contain rules whose hidden stages never moved; those networks are random features
-with a trained readout. The other half of the gate, doing better than `readout_only`, needs two runs
-and is on the leaderboard.
+with a trained readout. The other half of the gate, doing better than the rule's baseline (`readout_only`), needs
+two runs and is on the leaderboard.
 """
 
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver, not_available

@@ -15,14 +15,14 @@ import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
 from experiments.catalogues import boards
-from experiments.study import CONTROLS, SPIKING_CONTROL
+from experiments.study import baseline_of, is_control
 from experiments.tuned import searched_elsewhere
 from training.catalogue import MODELS, RULES, TASKS, Catalogue
 from training.config import TRAINING_FIELDS, RunConfig, canonical_json
 from training.directory import run_directories
 from training.errors import UserError
 
-REFERENCE, CONTROL = "backprop", "readout_only"
+REFERENCE = "backprop"
 FEWEST_SEEDS = 3  # seeds below which no gate is passed
 KIND_ORDER = {"rule": 0, "control": 1, "null": 2}
 # Headline numbers: name, benchmark, metric.
@@ -70,9 +70,7 @@ class Finished:
     @property
     def kind(self) -> str:
         """``rule``, ``control`` or ``null``."""
-        return (
-            "null" if self.config.is_null else "control" if self.config.rule in (*CONTROLS, SPIKING_CONTROL) else "rule"
-        )
+        return "null" if self.config.is_null else "control" if is_control(self.config.rule) else "rule"
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,8 @@ class Row:
         difference: Performance minus backprop's, paired by seed.
         p_value: Exact sign-flip p of the difference, Holm-corrected over the setting's rules.
         pillars: The numbers of every table below the board, by its name.
-        above_readout: Performance minus that of the readout on frozen random features, paired by seed.
+        baseline: The rule's own control: a readout on frozen random features, under the same inference.
+        above_readout: Performance minus that of the baseline, paired by seed.
         trials: Trials of the random search that chose its hyper-parameters; 0 where nobody searched.
         searched: On what they were searched, in words, where that is not this task and model.
         contrasts: Kanizsa contrast against every control condition.
@@ -112,6 +111,7 @@ class Row:
     cosines: dict[str, Estimate]
     difference: Estimate = Estimate()
     p_value: float | None = None
+    baseline: str = "readout_only"
     above_readout: Estimate = Estimate()
     trials: int = 0
     searched: str = ""
@@ -127,7 +127,7 @@ class Row:
 
     @property
     def learned(self) -> str:
-        """Verdict of the did-it-learn gates: every hidden stage moved, and better than ``readout_only``."""
+        """Verdict of the did-it-learn gates: every hidden stage moved, and better than the rule's baseline."""
         if self.kind != "rule":
             return ""
         if self.estimates["hidden_change"].reason:
@@ -136,13 +136,13 @@ class Row:
             return "n/a (not measured)"
         gain = self.above_readout
         if gain.value is None:
-            return "unsure (no readout_only beside it)"
+            return f"unsure (no {self.baseline} beside it)"
         if gain.value <= 0:
-            return "no (not above readout_only)"
+            return f"no (not above {self.baseline})"
         if len(gain.per_seed) < FEWEST_SEEDS:
             return f"unsure ({len(gain.per_seed)} of {FEWEST_SEEDS} seeds that the gate needs)"
         apart = gain.low is not None and gain.low > 0
-        return "yes" if apart else "unsure (the interval of its gain over readout_only contains 0)"
+        return "yes" if apart else f"unsure (the interval of its gain over {self.baseline} contains 0)"
 
 
 def read_rows(root: Path, problems: list[str] | None = None) -> list[Row]:
@@ -221,7 +221,7 @@ def _but_seed(run: Finished) -> str:
 
 
 def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row]:
-    """Return the rows of one setting, each compared with backprop and with ``readout_only``."""
+    """Return the rows of one setting, each compared with backprop and with its rule's own baseline."""
     usual: dict[str, Any] = {}
     for name in TRAINING_FIELDS:
         counts = Counter(getattr(m.config, name) for m in members if m.kind != "null")
@@ -241,12 +241,11 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
             rows[i] = dataclasses.replace(row, rule=f"{row.rule} #{mark[:6]}")
     compared = []
     for group, row in zip(groups, rows, strict=True):
-        own = [SPIKING_CONTROL] if _spikes(group[0].config.rule, groups) else []
-        reference, *controls = (_partner(n, group[0].config, groups, rows) for n in (REFERENCE, *own, CONTROL))
-        control = next((c for c in controls if c is not None), None)
+        reference = _partner(REFERENCE, group[0].config, groups, rows)
         if row.kind != "null" and group[0].config.rule != REFERENCE:
             row = dataclasses.replace(row, difference=_paired(row, reference))
         if row.kind == "rule":
+            control = _partner(row.baseline, group[0].config, groups, rows)
             row = dataclasses.replace(row, above_readout=_paired(row, control))
         compared.append(row)
     tested = [i for i, r in enumerate(compared) if r.kind == "rule" and len(r.difference.per_seed) > 1]
@@ -256,28 +255,25 @@ def _compare(members: Sequence[Finished], nulls: Sequence[Finished]) -> list[Row
     return sorted(compared, key=lambda r: (KIND_ORDER[r.kind], -(r.performance.value or -1.0), r.rule))
 
 
-def _spikes(rule: str, groups: Sequence[Sequence[Finished]]) -> bool:
-    """Return whether a rule's inference spikes; asked only where the spiking control is on the board."""
-    if not any(g[0].config.rule == SPIKING_CONTROL for g in groups):
-        return False
-    try:
-        return bool(RULES.load(rule).tags.spiking)
-    except UserError:  # a rule file that is gone, or a null observer
-        return False
-
-
 def _partner(name: str, config: RunConfig, groups: Sequence[Sequence[Finished]], rows: Sequence[Row]) -> Row | None:
     """Return the row of a rule to compare with: as much searched, trained the same way, or the only one there is.
 
-    Tuned rules have learning rates of their own: the partner of one is what the same number of trials made of it.
+    Tuned rules have learning rates of their own: the partner of one is what the same number of trials made of it. Among
+    several settings of a control, those count that agree with the rule in every option that both have.
     """
     found = [(g[0].config, r) for g, r in zip(groups, rows, strict=True) if g[0].config.rule == name]
+    agreeing = [(c, r) for c, r in found if _agree(c.rule_params, config.rule_params)]
+    found = agreeing or found
     equal = [(c, r) for c, r in found if c.trials == config.trials]
     for among in (equal, found):
         same = [r for c, r in among if _training(c) == _training(config)]
         if same or len(among) == 1:
             return same[0] if same else among[0][1]
     return None
+
+
+def _agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a[k] == b[k] for k in a.keys() & b.keys())
 
 
 def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], numbers: Mapping[str, Any]) -> Row:
@@ -313,6 +309,7 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], number
         trials=first.trials,
         searched=searched_elsewhere(first, task, model),
         kind=group[0].kind,
+        baseline=baseline_of(first.rule),
         seeds=sorted(r.config.seed for r in group),
         states=dict(Counter(r.state for r in group)),
         reasons=failures,

@@ -11,11 +11,14 @@
     tuned: true                                # start from the tuned learning rates and options of every rule
 
 What stands beside ``name`` in an entry is a training field (``epochs``, ``lr``, …) or an option of the entry. The
-controls ``untrained`` and ``readout_only`` are in every study, named or not. ``tuned`` (``false`` by default; a file in
-place of ``experiments/tuned.yaml``) puts what a search chose for a rule on a model beneath what the rule's own
-entry says, and above the learning rate that ``training``, the task or the model gives to all rules.
+controls ``untrained`` and ``readout_only`` are in every study, named or not; so is the baseline that a rule names as
+its own (frozen features under the same inference), with the options and training fields that the two share.
+``tuned`` (``false`` by default; a file in place of ``experiments/tuned.yaml``) puts what a search chose for a rule on a
+model beneath what the rule's own entry says, and above the learning rate that ``training``, the task or the model
+gives to all rules.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +29,11 @@ import yaml
 
 from experiments.catalogues import CATALOGUES, OBSERVERS
 from experiments.tuned import TUNED, Entries, read_tuned, tuned_config
+from training.catalogue import RULES, options_of
 from training.config import NULL, TRAINING_FIELDS, RunConfig, run_config
 from training.errors import UserError, unknown
 
 CONTROLS = ("untrained", "readout_only")  # in every study, asked for or not
-SPIKING_CONTROL = "spiking_readout_only"  # what spiking rules are compared with where it is in the study
 KEYS = ("name", "seeds", "rules", "models", "tasks", "observers", "benchmarks", "training", "tuned", "description")
 
 
@@ -94,6 +97,7 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
             raise unknown("training field", key, TRAINING_FIELDS, f"{where}: training")
     rules, models, tasks = (_entries(content, kind, where) for kind in ("rules", "models", "tasks"))
     rules += [{"name": c} for c in CONTROLS if c not in [r["name"] for r in rules]]
+    rules += _own_baselines(rules)
     observers = [e["name"] for e in _entries({"observers": content.get("observers", ["pixels"])}, "observers", where)]
     for observer in observers:
         if observer not in OBSERVERS.entries():
@@ -107,6 +111,39 @@ def expand(content: Mapping[str, Any], where: str, *, default_name: str, folder:
                 cells += [_null(observer, task, seed, where) for observer in observers]
             configs.update({c.key: c for c in cells})
     return Study(name, tuple(configs.values()), tuple(benchmarks))
+
+
+def baseline_of(rule: str) -> str:
+    """Return the control that a rule names as its baseline; ``readout_only`` where the rule is gone."""
+    return str(getattr(_loaded(rule), "baseline", CONTROLS[1]))
+
+
+def is_control(rule: str) -> bool:
+    """Return whether a rule is a control, by its own tags."""
+    return rule in CONTROLS or bool(getattr(getattr(_loaded(rule), "tags", None), "control", False))
+
+
+@functools.cache
+def _loaded(rule: str) -> Any:
+    try:
+        return RULES.load(rule)
+    except UserError:  # a rule file that is gone, or a null observer
+        return None
+
+
+def _own_baselines(rules: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the baselines that rules need and the study does not name, each with what it shares with its rule."""
+    named = {r["name"] for r in rules}
+    found: list[Mapping[str, Any]] = []
+    for rule in rules:
+        baseline = baseline_of(rule["name"])
+        if baseline in named or baseline not in RULES.entries():
+            continue
+        shared = {*TRAINING_FIELDS, *options_of(RULES.load(baseline))}
+        entry = {"name": baseline, **{k: v for k, v in rule.items() if k in shared}}
+        if entry not in found:
+            found.append(entry)
+    return found
 
 
 def _cell(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from experiments.leaderboard import label, short
-from experiments.study import CONTROLS, Study
+from experiments.study import Study, is_control
 from experiments.tuned import Entries, Entry, optimizer_of, read_tuned
 from rules.base import loguniform
 from training.catalogue import MODELS, ROOT, RULES, TASKS, describe
@@ -203,7 +203,7 @@ def print_report(search: Search, outcomes: Sequence[Outcome]) -> None:
     console.print(table)
     if best is None:
         console.print(Text("  nothing to choose from: no trial has a score"))
-    elif best.still and best.config.rule not in CONTROLS:
+    elif best.still and not is_control(best.config.rule):
         console.print(Text(f"  the chosen trial taught its hidden stages nothing: {best.still}"))
 
 

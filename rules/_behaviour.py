@@ -1,5 +1,6 @@
 """The contract's oracle and its behaviour checks: does a rule equal backprop where it says so, and does it learn?"""
 
+import importlib
 from collections.abc import Callable
 
 import torch
@@ -7,7 +8,6 @@ from torch import nn
 
 from models.base import Stage, StagedNet, initialise
 from rules.base import OBJECTIVES, Rule, differentiate
-from rules.readout_only import ReadoutOnly
 from rules.untrained import Untrained
 
 IN_SHAPE, CLASSES = (1, 8, 8), 10
@@ -61,11 +61,11 @@ def check_hidden_stages_move(make: Callable[[], Rule]) -> str | None:
 
 
 def check_beats_controls(make: Callable[[], Rule]) -> str | None:
-    """Held-out accuracy on handwritten digits is above ``untrained`` and ``readout_only`` at equal budget."""
+    """Held-out accuracy on handwritten digits is above ``untrained`` and the rule's own baseline at equal budget."""
     if make().tags.control:
         return "a control"
     ours = _trained(make)[1]
-    for control in (Untrained, ReadoutOnly):
+    for control in (Untrained, _control(make().baseline)):
         theirs = _trained(control)[1]
         if ours <= theirs:
             raise Failure(
@@ -73,6 +73,23 @@ def check_beats_controls(make: Callable[[], Rule]) -> str | None:
                 "the hidden stages learn nothing useful: check sign, scale and locality of their updates",
             )  # fmt: skip
     return None
+
+
+def _control(name: str) -> type[Rule]:
+    """Return the rule in the file of that name.
+
+    Raises:
+        Failure: If there is none, or it is no control.
+    """
+    try:
+        module = importlib.import_module(f"rules.{name}")
+    except ImportError:
+        raise Failure("a baseline among the controls in rules/", repr(name), "name a file there") from None
+    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Rule)]
+    controls = [c for c in found if c.__module__ == module.__name__ and c.tags.control]
+    if not controls:
+        raise Failure("a baseline that is a control", repr(name), "name one whose tags say control=True")
+    return controls[0]
 
 
 def small_mlp(in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, depth: int = 2) -> StagedNet:

@@ -45,14 +45,17 @@ class Population:
         neuron: Kind of neuron.
         decay: β of a leaky neuron.
         surrogate: Derivative of a spike for training by backpropagation; ``None`` for inference.
-        compete: Whether one neuron per position may spike at a step, the one furthest above its threshold; the
+        compete: Whether one leaky neuron per position may spike at a step, the one furthest above its threshold; the
             others at that position are reset (lateral inhibition).
+        coactive: Share of the first-spike neurons at one position (maps, or units of a dense stage) that may fire:
+            the first to cross their thresholds silence the others (lateral inhibition). 1: all of them.
         keep: Whether to keep the potentials of all steps.
         remember: Whether to keep the signals of all steps, before pooling.
         synapses: Parameter prefix → (synapse, its input at every step).
         signals: What it handed on, one tensor per step, if remembered.
         potentials: Potentials, one tensor per step, if kept.
-        overshoot: Potential above threshold at the first spike; at the last step where there was none.
+        overshoot: Potential above threshold at the first spike, where it then stays; at the last step where there was
+            none.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Population:
     decay: float
     surrogate: Surrogate | None = None
     compete: bool = False
+    coactive: float = 1.0
     keep: bool = False
     remember: bool = False
     synapses: dict[str, tuple[Synapse, list[Tensor]]] = field(default_factory=dict)
@@ -72,8 +76,9 @@ class Population:
     def __post_init__(self) -> None:
         self.potential: Tensor | None = None
         self.latched: Tensor | None = None
-        self.fired: Tensor | None = None
-        self.waited: Tensor | None = None
+        self.crossed: Tensor | None = None  # step at which the threshold is first crossed, with or without a spike
+        self.waited: Tensor | None = None  # step of the spike, where inhibition makes it another
+        self.spiked: Tensor | None = None
         if self.neuron == "lif":
             self.cell = snntorch.Leaky(
                 beta=self.decay, threshold=1.0, reset_mechanism="subtract", spike_grad=self.surrogate
@@ -94,6 +99,8 @@ class Population:
         """Step of each neuron's first spike, T where there is none, ``(B, ...)``."""
         if self.waited is not None:
             return self.waited
+        if self.crossed is not None:
+            return self.crossed
         return torch.stack(self.signals).gt(0).cummax(0).values.logical_not().sum(0)
 
     def _theta(self, like: Tensor) -> Tensor:
@@ -101,21 +108,23 @@ class Population:
 
     def integrate(self, current: Tensor) -> None:
         """Advance first-spike neurons by one step without handing on a signal (no surrogate)."""
-        theta = self._theta(current)
-        if self.potential is None:
-            self.potential = torch.zeros_like(current)
-            self.fired = torch.zeros_like(current, dtype=torch.bool)
-            self.waited = torch.zeros_like(current, dtype=torch.uint8 if self.steps < 256 else torch.int32)
-            self.overshoot = torch.zeros_like(current)
-        assert self.fired is not None and self.waited is not None and self.overshoot is not None
-        self.potential.add_(current, alpha=1 / self.steps)
-        above = self.potential - theta
-        # Frozen at the step at which a neuron is first above its threshold.
-        self.overshoot = torch.where(self.fired, self.overshoot, above)
-        self.fired |= above > 0
-        self.waited += self.fired.logical_not()
+        if self.overshoot is None:
+            self.overshoot = torch.zeros_like(current) - self._theta(current)
+            self.waiting = torch.ones_like(current)
+            self.crossed = torch.zeros_like(current)
+        assert self.crossed is not None
+        # A neuron that has crossed its threshold stays as it is: the overshoot is that of its first spike.
+        self.overshoot.addcmul_(current, self.waiting, value=1 / self.steps)
+        self.waiting = (self.overshoot <= 0).to(current.dtype)
+        self.crossed += self.waiting
         if self.keep:
-            self.potentials.append(self.potential.clone())
+            self.potentials.append(self.overshoot + self._theta(current))
+
+    @property
+    def fired(self) -> Tensor:
+        """Return which first-spike neurons have crossed their thresholds so far, ``(B, ...)``."""
+        assert self.overshoot is not None
+        return self.overshoot > 0
 
     def integrate_constant(self, current: Tensor) -> None:
         """Do what T steps of ``integrate`` under one constant current do: V(t) = (t + 1) I / T, in closed form."""
@@ -124,13 +133,45 @@ class Population:
         wait = wait.clamp(max=self.steps)
         at = (wait + 1).clamp(max=self.steps)
         self.overshoot = current * at / self.steps - theta
-        self.waited = wait.to(torch.uint8 if self.steps < 256 else torch.int32)
+        self.crossed = wait
+
+    def priority(self) -> Tensor:
+        """Return who is first: the earlier, among equals the further above threshold; −1 for silent neurons."""
+        assert self.overshoot is not None
+        margin = self.overshoot.clamp(min=0)
+        score = (self.steps - self.latency) + margin / (1 + margin)  # the margin counts below one step
+        return score.masked_fill_(self.latency >= self.steps, -1)
+
+    def inhibit(self) -> None:
+        """Silence, at every position, all but the first neurons to cross their thresholds (after all steps)."""
+        num = self.allowed(self.latency.shape[1])
+        if num < self.latency.shape[1]:
+            score = self.priority()
+            last = score.movedim(1, -1).contiguous().topk(num, -1).values[..., -1:].movedim(-1, 1)
+            self.waited = self.latency.masked_fill(score < last, self.steps)
+
+    def allowed(self, maps: int) -> int:
+        """Return how many of so many neurons at one position may fire."""
+        return max(1, round(self.coactive * maps))
+
+    def _inhibit_now(self, before: Tensor) -> Tensor:
+        """Return the latched spikes where inhibition acts step by step: of those that cross now, the first few fire."""
+        assert self.overshoot is not None and self.crossed is not None
+        if self.spiked is None or self.waited is None:
+            self.spiked, self.waited = torch.zeros_like(before), torch.zeros_like(self.crossed)
+        room = self.allowed(before.shape[1]) - self.spiked.sum(1, keepdim=True)
+        fresh = self.fired & ~before
+        rank = torch.where(fresh, self.overshoot, -torch.inf).argsort(1, descending=True).argsort(1)
+        self.spiked = self.spiked | (fresh & (rank < room))
+        self.waited += self.spiked.logical_not()
+        return self.spiked
 
     def _first_spike(self, current: Tensor, theta: Tensor) -> Tensor:
         if self.surrogate is None:
+            before = torch.zeros_like(current, dtype=torch.bool) if self.overshoot is None else self.fired
             self.integrate(current)
-            assert self.fired is not None
-            return self.fired.to(current.dtype)
+            everyone = self.allowed(current.shape[1]) == current.shape[1]
+            return (self.fired if everyone else self._inhibit_now(before)).to(current.dtype)
         drive = current / self.steps
         self.potential = drive if self.potential is None else self.potential + drive
         above = self.potential - theta
@@ -159,10 +200,11 @@ class Population:
 
 @dataclass(frozen=True)
 class Layer:
-    """One hidden stage in time: its populations in order (the stage's own last) and its signal behind the pooling."""
+    """One hidden stage in time: its populations in order (the stage's own last), its signal behind its pooling."""
 
     populations: list[Population]
     signal: Tensor
+    pool: nn.Module
 
 
 def simulate(net: StagedNet, inputs: Tensor, populate: Callable[[str], Population]) -> tuple[dict[str, Layer], Tensor]:
@@ -203,18 +245,19 @@ def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], 
             else:
                 for frame in frames:
                     own.integrate(stage.synapse(frame))
-            return Layer([own], _latched(own, stage.pool, signal))
+            own.inhibit()
+            return Layer([own], _latched(own, stage.pool, signal), stage.pool)
         current = stage.synapse(frames[0])
         for t, frame in enumerate(frames):
             if t and not constant:
                 current = stage.synapse(frame)
             pooled.append(stage.pool(own.step(current)))
-        return Layer([own], torch.stack(pooled))
+        return Layer([own], torch.stack(pooled), stage.pool)
     inner: list[Population] = []
     with _tapped(name, stage.synapse, populate, inner, own):
         for frame in signal:
             pooled.append(stage.pool(own.step(stage.synapse(frame))))
-    return Layer([*inner, own], torch.stack(pooled))
+    return Layer([*inner, own], torch.stack(pooled), stage.pool)
 
 
 def _latched(own: Population, pool: nn.Module, like: Tensor) -> Tensor:

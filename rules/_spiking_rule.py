@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
+from rules._delta_readout import MEAN, delta_rule, readout_synapse, running_mean
 from rules._encoding import Encoding, encode
 from rules._spiking import Layer, Neuron, Population, Surrogate, Synapse, simulate
 from rules.base import Objective, Rule, SpikeRecord, loguniform
@@ -30,33 +31,48 @@ class SpikingRule(Rule):
         neuron: ``first_spike`` or ``lif``.
         decay: β of a leaky neuron, per step.
         max_rate: Largest probability of a Poisson spike per step.
+        coactive: Share of the first-spike neurons at one position that may fire; the first silence the others.
     """
 
     compete: ClassVar[bool] = False
-    local_readout: ClassVar[bool] = False  # learns by ``delta_rule``
+    local_readout: ClassVar[bool] = True  # whether the readout learns by the local delta rule
 
     def __init__(
-        self, *, encoding: Encoding, steps: int, neuron: Neuron, decay: float = 0.9, max_rate: float = 0.5
+        self,
+        *,
+        encoding: Encoding,
+        steps: int,
+        neuron: Neuron,
+        decay: float = 0.9,
+        max_rate: float = 0.5,
+        coactive: float = 1.0,
     ) -> None:
         super().__init__()
         if encoding not in ("latency", "poisson", "constant"):
             raise ValueError(f"unknown encoding {encoding!r}; choose from latency, poisson, constant")
         if neuron not in ("first_spike", "lif"):
             raise ValueError(f"unknown neuron {neuron!r}; choose from first_spike, lif")
-        if steps < 1 or not 0 < decay <= 1 or not 0 < max_rate <= 1:
-            raise ValueError(f"needs steps >= 1, decay and max_rate in (0, 1]; got {steps=}, {decay=}, {max_rate=}")
+        if steps < 1 or not 0 < decay <= 1 or not 0 < max_rate <= 1 or not 0 < coactive <= 1:
+            raise ValueError(
+                f"needs steps >= 1, decay, max_rate and coactive in (0, 1]; got {steps=}, {decay=}, {max_rate=}, "
+                f"{coactive=}"
+            )
         self.encoding: Encoding = encoding
         self.neuron: Neuron = neuron
-        self.steps, self.decay, self.max_rate = steps, decay, max_rate
+        self.steps, self.decay, self.max_rate, self.coactive = steps, decay, max_rate, coactive
 
     def supports(self, net: StagedNet, objective: Objective) -> str | None:
         """Refuse normalisation, which has no spiking counterpart, and convolutions that are not handled."""
         del objective
-        if self.local_readout and not isinstance(net.stages[net.readout].synapse, nn.Linear):
-            return "its delta rule is for a dense readout; this network predicts an image by a convolution (use mlp)"
         if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in net.modules()):
             return "normalisation layers have no spiking counterpart; build the network with norm=none"
-        for name, m in net.synapses().items():
+        if self.local_readout and readout_synapse(net) is None:
+            return "the readout's delta rule needs a single linear or convolutional synapse"
+        affine = net.synapses()
+        strange = [n for n, _ in net.named_parameters() if n.rpartition(".")[0] not in affine]
+        if strange and self.local_readout:
+            return f"{strange[0]}: only the weights of linear and convolutional synapses are known to STDP"
+        for name, m in affine.items():
             if isinstance(m, nn.Conv2d) and (m.groups > 1 or max(m.dilation) > 1 or isinstance(m.padding, str)):
                 return f"{name}: grouped, dilated or string-padded convolutions are not handled"
         return None
@@ -68,6 +84,8 @@ class SpikingRule(Rule):
             squares = [s.weight.detach().flatten(1).square().sum(1) for s, _ in p.synapses.values()]
             length = torch.stack(squares).sum(0).sqrt().clamp(min=1e-6)
             self.register_parameter(threshold_name(p.name), nn.Parameter((START * length).log()))
+        if self.local_readout:
+            self.register_parameter(MEAN, running_mean(net))
 
     def places(self, net: StagedNet) -> list[Population]:
         """Return the populations of a network, in order, after one step on a blank image."""
@@ -106,9 +124,25 @@ class SpikingRule(Rule):
 
         def populate(name: str) -> Population:
             theta = self.threshold(name).detach()
-            return Population(name, theta, self.steps, self.neuron, self.decay, surrogate, self.compete, keep, remember)
+            return Population(
+                name, theta, self.steps, self.neuron, self.decay, surrogate, self.compete, self.coactive, keep, remember
+            )
 
         return simulate(net, inputs, populate)
+
+    def learn_readout(
+        self,
+        net: StagedNet,
+        layers: dict[str, Layer],
+        error: Tensor,
+        objective: Objective,
+        *,
+        rate: float,
+        floor: float,
+    ) -> dict[str, Tensor]:
+        """Return −Δ of the readout's weights, bias and mean input; see ``rules/_delta_readout.py``."""
+        v, mean = layers[net.hidden[-1]].signal.mean(0), self.get_parameter(MEAN)
+        return delta_rule(net, v, mean, error, objective, rate, floor, UNIT_RATE)
 
     def inference_seed(self) -> int:
         """Return the seed of Poisson spikes outside learning: an image then has the same spikes every time."""
@@ -150,33 +184,3 @@ def threshold_name(population: str) -> str:
 def hidden_synapses(net: StagedNet) -> dict[str, Synapse]:
     """Return the affine maps of the hidden stages."""
     return {n: s for n, s in net.synapses().items() if n.split(".")[1] != net.readout}
-
-
-def delta_rule(
-    net: StagedNet, layers: dict[str, Layer], error: Tensor, rate: float, floor: float = 1.0
-) -> dict[str, Tensor]:
-    """Return the readout's −Δw under the normalised, balanced delta rule.
-
-        Δw = −η mean over images of e u / (ε + |u|²),    u = v − mean over units of v
-
-    v is the mean signal below the readout. The sum of a readout neuron's weights is kept, as in the hidden stages; its
-    bias takes their part. Local: presynaptic activity, the readout neuron's own error, and its total input.
-
-    Args:
-        net: The network.
-        layers: Its hidden stages in time.
-        error: e, the gradient of each image's own loss, ``(B, *out_shape)``.
-        rate: η at ``UNIT_RATE``.
-        floor: ε.
-    """
-    readout = net.stages[net.readout].synapse
-    assert isinstance(readout, Synapse)
-    v = layers[net.hidden[-1]].signal.mean(0).flatten(1)
-    v = v - v.mean(1, keepdim=True)
-    e = error.flatten(1) / (floor + v.square().sum(1, keepdim=True))
-    scale = rate / UNIT_RATE / len(v)
-    prefix = f"stages.{net.readout}.synapse"
-    grads = {f"{prefix}.weight": scale * (e.t() @ v)}
-    if readout.bias is not None:
-        grads[f"{prefix}.bias"] = scale * floor * e.sum(0)  # an input of size √ε that is always on
-    return grads

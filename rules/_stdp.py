@@ -7,9 +7,11 @@ the same for every rule. Each synapse is read as
 
 an excitatory synapse of efficacy p and strength 2s, next to a fixed inhibition of s through which every
 presynaptic spike reaches every postsynaptic neuron (feed-forward inhibition). The mapping changes no initial weight,
-no shape and no number of parameters; its bounds are −s ≤ w ≤ s, and the classical stabiliser p (1 − p)
-is zero at both. What differs from the published networks: weights start around p = ½ rather than at .8, and a
-synapse that goes to p = 0 inhibits rather than falls silent.
+no shape and no number of parameters; its bounds are −s ≤ w ≤ s. In the first stage p is the efficacy of an ON synapse
+and 1 − p that of an OFF synapse of equal strength: together they drive the neuron with w · (ON − OFF), so that one
+signed weight reads a signed contrast, and either synapse learns from its own cell's spikes. What differs from the
+published networks: weights start around p = ½ rather than at .8, and a synapse that goes to p = 0 inhibits rather than
+falls silent.
 
 Shapes: ``N`` winners of a batch, ``B`` images.
 """
@@ -20,7 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.base import StagedNet
 from rules._spiking import Population, Synapse
+
+POOLS = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # poolings whose neurons ``under`` finds
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Winners:
         return len(self.image)
 
 
-def find_winners(population: Population, num: int, radius: int) -> Winners:
+def find_winners(population: Population, num: int, radius: int, among: Tensor | None = None) -> Winners:
     """Return up to ``num`` winners per image: the earliest spikes, among equals those furthest above threshold.
 
     A winner silences its map everywhere and, in all maps, the positions up to ``radius`` from its own
@@ -53,14 +58,14 @@ def find_winners(population: Population, num: int, radius: int) -> Winners:
         population: After its simulation.
         num: Winners per image.
         radius: Reach of lateral inhibition, in positions.
+        among: Neurons or maps that may win in each image ``(B, F)``; all by default.
     """
     assert population.overshoot is not None
     latency = population.latency.long()
     height, width = latency.shape[2:] if latency.dim() == 4 else (1, 1)
-    latency, overshoot = (t.reshape(*t.shape[:2], -1) for t in (latency, population.overshoot))
-    margin = overshoot.clamp(min=0)
-    score = (population.steps - latency) + margin / (1 + margin)  # lexicographic: the margin counts below one step
-    score = torch.where(latency < population.steps, score, -torch.ones_like(score))
+    latency, score = (t.reshape(*t.shape[:2], -1) for t in (latency, population.priority()))
+    if among is not None:
+        score = score.masked_fill(~among[:, :, None], -1)
     dense = latency.shape[2] == 1
     images = torch.arange(len(latency), device=latency.device)
     row = torch.arange(height, device=latency.device).repeat_interleave(width)
@@ -118,54 +123,96 @@ def _patches(module: nn.Conv2d, x: Tensor, image: Tensor, position: Tensor) -> T
     return (patch * valid[..., None]).permute(0, 3, 1, 2)
 
 
-def window(seen: Tensor, potentiation: Tensor, depression: Tensor, *, push_pull: bool) -> Tensor:
-    """Return the simplified STDP of each synapse of each winner, without weight dependence, ``(N, ...)``.
+def change(
+    weight: Tensor,
+    bound: Tensor,
+    seen: Tensor,
+    winners: Winners,
+    potentiation: Tensor,
+    depression: Tensor,
+    *,
+    push_pull: bool,
+    soft: bool,
+    balanced: bool,
+) -> Tensor:
+    """Return Δw = 2s Δp of every synapse of each winner, ``(N, *weight.shape[1:])``.
 
-        a₊ where the presynaptic neuron fired at or before the winner,  −a₋ where it fired later or not at all
+        Δp = a₊ (1 − p) where the presynaptic neuron fired at or before the winner,  −a₋ p where later or not at all
 
-    On a push–pull input both the ON and the OFF synapse follow the rule, and p_on = p = 1 − p_off: their changes
-    add up to (a₊ + a₋) · sign, and to none where neither cell fired.
-
-    Args:
-        seen: From ``afferents``.
-        potentiation: a₊ of each winner ``(N,)``.
-        depression: a₋ of each winner ``(N,)``.
-        push_pull: Whether the presynaptic side are pairs of ON and OFF cells.
-    """
-    ltp, ltd = (a.view(-1, *(1,) * (seen.dim() - 1)) for a in (potentiation, depression))
-    return (ltp + ltd) * seen if push_pull else ltp * seen - ltd * (1 - seen)
-
-
-def change(weight: Tensor, bound: Tensor, raw: Tensor, winners: Winners, *, balanced: bool) -> Tensor:
-    """Return Δw of every synapse of each winner, ``(N, *weight.shape[1:])``: 2s · p (1 − p) · window.
-
-    ``balanced`` adds heterosynaptic competition: the mean change, weighted by p (1 − p), is taken off, so that the sum
-    of a neuron's weights, its balance of excitation and inhibition, is kept (von der Malsburg 1973).
+    Without soft bounds both factors are the published p (1 − p). On a push–pull input both the ON synapse, of
+    efficacy p, and the OFF synapse, of 1 − p, follow the rule, and their changes of p add up: (a₊ + a₋) (1 − p) where
+    ON fired, −(a₊ + a₋) p where OFF fired, and a₋ (1 − 2p), towards no effect, where neither did.
 
     Args:
         weight: Weights of the synapse.
         bound: s.
-        raw: From ``window``.
+        seen: From ``afferents``.
         winners: The winners.
-        balanced: Whether the sum of a neuron's weights is kept.
+        potentiation: a₊ of each winner ``(N,)``.
+        depression: a₋ of each winner ``(N,)``.
+        push_pull: Whether the presynaptic side are pairs of ON and OFF cells.
+        soft: Whether a change shrinks with the distance to the bound that it goes to, or with p (1 − p).
+        balanced: Whether the sum of a neuron's weights is kept: heterosynaptic competition takes off what was added,
+            in proportion to p (1 − p) (after von der Malsburg 1973).
     """
-    p = (weight / bound + 1) / 2
-    stabiliser = (p * (1 - p)).clamp(min=0)[winners.neuron].flatten(1)
-    raw = raw.flatten(1)
+    p = ((weight / bound + 1) / 2).clamp(0, 1)[winners.neuron]
+    free = p * (1 - p)
+    up, down = (1 - p, p) if soft else (free, free)
+    ltp, ltd = (a.view(-1, *(1,) * (seen.dim() - 1)) for a in (potentiation, depression))
+    # Anti-STDP, of negative amplitudes, goes to the other bound.
+    rise, fall = torch.where(ltp < 0, down, up), torch.where(ltp < 0, up, down)
+    lift, drop = torch.where(ltd < 0, down, up), torch.where(ltd < 0, up, down)
+    if push_pull:
+        on, off = seen.clamp(min=0), (-seen).clamp(min=0)
+        delta = ltp * (rise * on - fall * off) + ltd * (lift * (1 - off) - drop * (1 - on))
+    else:
+        delta = ltp * rise * seen - ltd * drop * (1 - seen)
     if balanced:
-        mean = (stabiliser * raw).sum(1, keepdim=True) / stabiliser.sum(1, keepdim=True).clamp(min=1e-12)
-        raw = raw - mean
-    return (2 * bound * stabiliser * raw).view(-1, *weight.shape[1:])
+        added, room = delta.flatten(1).sum(1), free.flatten(1).sum(1).clamp(min=1e-12)
+        delta = delta - free * (added / room).view(-1, *(1,) * (free.dim() - 1))
+    return 2 * bound * delta
 
 
-def onto_stage(values: Tensor, winners: Winners, population: Population, shape: torch.Size) -> Tensor:
-    """Return per-winner values summed onto the units of the stage's output, ``shape``.
+def under(grid: Tensor, pool: nn.Module) -> Tensor:
+    """Return the sum of a map's values ``(B, F, H, W)`` under each unit of the pooled map.
+
+    What no pooled unit sees (the last row of a map of odd height, say) is in no sum.
+
+    Args:
+        grid: One value per neuron.
+        pool: One of ``POOLS``.
+    """
+    if isinstance(pool, nn.MaxPool2d):
+        return F.avg_pool2d(grid, pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, divisor_override=1)
+    if isinstance(pool, nn.AvgPool2d):
+        return F.avg_pool2d(grid, pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, divisor_override=1)
+    if isinstance(pool, nn.AdaptiveAvgPool2d):
+        mean = pool(grid)
+        sides = [
+            torch.tensor([-(-(i + 1) * whole // num) - i * whole // num for i in range(num)], device=grid.device)
+            for whole, num in zip(grid.shape[2:], mean.shape[2:], strict=True)
+        ]
+        return mean * sides[0][:, None] * sides[1]
+    return grid
+
+
+def unpoolable(net: StagedNet) -> str | None:
+    """Return why a network's poolings have no ``under``, or ``None``."""
+    for stage in net.hidden:
+        pool = net.stages[stage].pool
+        if not isinstance(pool, POOLS):
+            return f"{stage}: which neurons a unit behind {type(pool).__name__} stands for is not known"
+    return None
+
+
+def onto_stage(values: Tensor, winners: Winners, population: Population, pool: nn.Module) -> Tensor:
+    """Return per-winner values summed onto the units of the stage's output, ``(B, ...)``.
 
     Args:
         values: One number per winner ``(N,)``.
         winners: The winners.
         population: Theirs.
-        shape: Shape of the stage's output ``(B, ...)``; a pooled unit stands for all neurons under it.
+        pool: The stage's pooling; a pooled unit stands for all neurons under it.
     """
     assert population.overshoot is not None
     grid = torch.zeros_like(population.overshoot)
@@ -174,10 +221,7 @@ def onto_stage(values: Tensor, winners: Winners, population: Population, shape: 
         return grid
     row, column = winners.position.unbind(1)
     grid.index_put_((winners.image, winners.neuron, row, column), values, accumulate=True)
-    if grid.shape == shape:
-        return grid
-    under = grid[0, 0].numel() / shape[2:].numel()
-    return F.adaptive_avg_pool2d(grid, (shape[2], shape[3])) * under
+    return under(grid, pool)
 
 
 def bound_name(synapse: str) -> str:

@@ -6,8 +6,8 @@ from torch import Tensor
 from models.base import StagedNet
 from rules._encoding import Encoding
 from rules._spiking import Layer, Population
-from rules._spiking_rule import UNIT_RATE, SpikingRule, delta_rule, hidden_synapses, threshold_name
-from rules._stdp import Winners, afferents, bound_name, change, find_winners, onto_stage, window
+from rules._spiking_rule import UNIT_RATE, SpikingRule, hidden_synapses, threshold_name
+from rules._stdp import Winners, afferents, bound_name, change, find_winners, onto_stage, unpoolable
 from rules.base import Learned, Objective
 
 
@@ -20,30 +20,36 @@ class WinnerTakeAll(SpikingRule):
     def __init__(
         self,
         *,
-        encoding: Encoding = "constant",
+        encoding: Encoding = "latency",
         steps: int = 10,
-        potentiation: float = 0.0005,
-        depression: float = 0.000375,
-        balanced: bool = True,
+        potentiation: float = 0.02,
+        depression: float = 0.015,
+        soft: bool = True,
+        balanced: bool = False,
+        coactive: float = 0.1,
         winners: int = 5,
         radius: int = 1,
         competition: float = 0.3,
         homeostasis: float = 0.1,
         scaling: float = 0.003,
         target: float = 0.4,
-        readout: float = 10.0,
+        readout: float = 100.0,
         images_per_stage: int = 0,
     ) -> None:
-        super().__init__(encoding=encoding, steps=steps, neuron="first_spike")
+        super().__init__(encoding=encoding, steps=steps, neuron="first_spike", coactive=coactive)
         if winners < 1 or radius < 0 or not 0 < target < 1 or images_per_stage < 0:
             raise ValueError(
                 f"needs winners >= 1, radius >= 0, 0 < target < 1, images_per_stage >= 0; got {winners=}, {radius=}, "
                 f"{target=}, {images_per_stage=}"
             )
-        self.potentiation, self.depression, self.balanced = potentiation, depression, balanced
+        self.potentiation, self.depression, self.soft, self.balanced = potentiation, depression, soft, balanced
         self.winners, self.radius = winners, radius
         self.competition, self.homeostasis, self.scaling, self.target = competition, homeostasis, scaling, target
         self.readout, self.images_per_stage = readout, images_per_stage
+
+    def supports(self, net: StagedNet, objective: Objective) -> str | None:
+        """Refuse poolings whose units do not see their neurons alike."""
+        return unpoolable(net) or super().supports(net, objective)
 
     def attach(self, net: StagedNet) -> None:
         """Fix the bounds of the weights at the largest initial one of each synapse."""
@@ -57,21 +63,22 @@ class WinnerTakeAll(SpikingRule):
         """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
         layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
         error = objective.error(output, target)
-        grads = delta_rule(net, layers, error, self.readout)
+        grads = self.learn_readout(net, layers, error, objective, rate=self.readout, floor=1.0)
         signals = {net.readout: error}
         learning = self.learning_stages(net)
         for name, layer in layers.items():
             signals[name] = torch.zeros_like(layer.signal[0])
             for population in layer.populations:
                 num = self.winners if population.overshoot is not None and population.overshoot.dim() == 4 else 1
-                found = find_winners(population, num, self.radius)
+                among = self.eligible(name, net, layers) if population is layer.populations[-1] else None
+                found = find_winners(population, num, self.radius, among)
                 grads[threshold_name(population.name)] = self.regulate(population, found, num)
                 if name not in learning:
                     continue
                 ltp, ltd = self.amplitudes(found, name, net, layers, target)
                 drive = self.plasticity(population, found, num, ltp, ltd, name == net.hidden[0], grads, len(x))
                 if population is layer.populations[-1]:
-                    signals[name] = onto_stage(drive, found, population, layer.signal[0].shape)
+                    signals[name] = onto_stage(drive, found, population, layer.pool)
         if self.images_per_stage:
             self.get_buffer("images_seen").add_(len(x))
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
@@ -82,6 +89,11 @@ class WinnerTakeAll(SpikingRule):
             return net.hidden
         turn = int(self.get_buffer("images_seen")) // self.images_per_stage
         return net.hidden[turn : turn + 1]
+
+    def eligible(self, stage: str, net: StagedNet, layers: dict[str, Layer]) -> Tensor | None:
+        """Return which neurons of a stage may learn from each image, ``(B, F)``; ``None`` for all."""
+        del stage, net, layers
+        return None
 
     def amplitudes(
         self, found: Winners, stage: str, net: StagedNet, layers: dict[str, Layer], target: Tensor
@@ -101,8 +113,10 @@ class WinnerTakeAll(SpikingRule):
             fair = len(module.weight) / num  # a neuron's fair share of the wins is 1 / fair
             bound = self.get_buffer(bound_name(name))
             seen = afferents(module, inputs, found)
-            raw = window(seen, fair * ltp.to(seen.dtype), fair * ltd.to(seen.dtype), push_pull=first)
-            delta = change(module.weight, bound, raw, found, balanced=self.balanced)
+            delta = change(
+                module.weight, bound, seen, found, fair * ltp.to(seen.dtype), fair * ltd.to(seen.dtype),
+                push_pull=first, soft=self.soft, balanced=self.balanced,
+            )  # fmt: skip
             total = torch.zeros_like(module.weight).index_add_(0, found.neuron, delta) / num_images
             if self.scaling and not first:
                 total += self.scale(module.weight, bound, population, inputs)
@@ -112,7 +126,7 @@ class WinnerTakeAll(SpikingRule):
 
     def scale(self, weight: Tensor, bound: Tensor, population: Population, inputs: list[Tensor]) -> Tensor:
         """Return the Δw of synaptic scaling, shaped like ``weight``."""
-        fired = (population.latency < population.steps).to(weight.dtype).transpose(0, 1).flatten(1).mean(1)
+        fired = self.reached(population).transpose(0, 1).flatten(1).mean(1)
         activity = torch.stack(inputs).mean((0, 1))
         if activity.dim() == 3:
             activity = activity.mean((1, 2))[:, None, None]
@@ -121,9 +135,14 @@ class WinnerTakeAll(SpikingRule):
         error = (self.target - fired).view(-1, *(1,) * (weight.dim() - 1))
         return 2 * bound * self.scaling * (p * (1 - p)).clamp(min=0) * error * activity
 
+    def reached(self, population: Population) -> Tensor:
+        """Return 1 for neurons whose potential reached threshold, whether or not others silenced them, ``(B, ...)``."""
+        assert population.crossed is not None
+        return (population.crossed < population.steps).to(population.threshold.dtype)
+
     def regulate(self, population: Population, found: Winners, num: int) -> Tensor:
         """Return −Δ log θ of a population."""
-        fired = (population.latency < population.steps).to(population.threshold.dtype)
+        fired = self.reached(population)
         num_images, num_neurons = fired.shape[:2]
         wins = torch.zeros_like(population.threshold).index_add_(
             0, found.neuron, torch.ones_like(found.neuron, dtype=fired.dtype)

@@ -195,6 +195,7 @@ class Rule(nn.Module):
     search_space: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}  # option, or "lr", → how it is drawn
     optimizer: ClassVar[str | None] = None  # "sgd" where the size of Δw carries meaning
     recurrent: ClassVar[bool] = False  # whether it can train networks whose stages are no chain
+    baseline: ClassVar[str] = "readout_only"  # the control to beat: frozen features under the rule's own inference
     version: ClassVar[int] = 1  # raise it when the rule's numbers change
 
     def __init__(self) -> None:

@@ -30,10 +30,12 @@ class SurrogateGradient(SpikingRule):
         slope: k, in units of one over the threshold's scale of potentials.
     """
 
+    local_readout = False
     tags = Tags(
         weight_transport=True, spiking=True, phases=2,
         locality="presynaptic activity and an error that came through the transposed weights and through time",
     )  # fmt: skip
+    baseline = "surrogate_readout_only"
     search_space = {"slope": loguniform(2.0, 100.0)}
 
     def __init__(

@@ -316,3 +316,29 @@ def test_where_no_learning_rate_is_usual_every_row_says_its_own(tmp_path):
     for rule, lr in (("backprop", 0.1), ("feedback_alignment", 0.2), ("readout_only", 0.3)):
         write(tmp_path, rule, 0, [("accuracy", "accuracy", 0.5)], lr=lr)
     assert set(by_rule(tmp_path)) == {"backprop(lr=0.1)", "feedback_alignment(lr=0.2)", "readout_only(lr=0.3)"}
+
+
+def test_a_spiking_rule_is_compared_with_the_control_of_its_own_inference(tmp_path):
+    for seed in range(3):
+        write(tmp_path, "readout_only", seed, [("accuracy", "accuracy", 0.8)])
+        write(tmp_path, "stdp", seed, [("accuracy", "accuracy", 0.7), ("learned", "hidden_change", 0.3)])
+        write(tmp_path, "trace_stdp", seed, [("accuracy", "accuracy", 0.9), ("learned", "hidden_change", 0.3)])
+        write(tmp_path, "spiking_readout_only", seed, [("accuracy", "accuracy", 0.6 + 0.01 * seed)])
+    rows = by_rule(tmp_path)
+    assert rows["stdp"].learned == "yes" and rows["spiking_readout_only"].kind == "control"
+    assert rows["stdp"].above_readout.per_seed == pytest.approx({0: 0.1, 1: 0.09, 2: 0.08})
+    assert rows["trace_stdp"].learned == "unsure (no trace_readout_only beside it)"
+
+
+def test_among_settings_of_a_control_the_one_with_the_rules_own_options_counts(tmp_path):
+    for seed in range(3):
+        for target, control, rule in ((0.2, 0.5, 0.6), (0.4, 0.7, 0.65)):
+            options = {"rule_params": {"target": target}}
+            write(tmp_path, "spiking_readout_only", seed, [("accuracy", "accuracy", control)], **options)
+            write(
+                tmp_path, "stdp", seed, [("accuracy", "accuracy", rule), ("learned", "hidden_change", 0.3)], **options
+            )
+    rows = by_rule(tmp_path)
+    assert {r: row.learned for r, row in rows.items() if r.startswith("stdp")} == {
+        "stdp(target=0.2)": "yes", "stdp": "no (not above spiking_readout_only)",
+    }  # fmt: skip

@@ -38,6 +38,17 @@ def test_entries_set_training_fields_and_options_and_the_rule_wins():
     )
 
 
+def test_a_rules_own_baseline_joins_with_what_the_two_share():
+    rules = [{"name": "stdp", "target": 0.2, "potentiation": 0.01, "lr": 0.003}, {"name": "stdp"}, "trace_stdp"]
+    found = [c for c in grid(seeds=[0], observers=[], rules=rules).configs if c.rule.endswith("_readout_only")]
+    assert [(c.rule, c.rule_params["target"], c.lr) for c in found] == [
+        ("spiking_readout_only", 0.2, 0.003), ("spiking_readout_only", 0.4, 0.001), ("trace_readout_only", 0.5, 0.001),
+    ]  # fmt: skip
+    named = [*rules, {"name": "spiking_readout_only", "target": 0.3}]
+    found = [c for c in grid(seeds=[0], observers=[], rules=named).configs if c.rule == "spiking_readout_only"]
+    assert [c.rule_params["target"] for c in found] == [0.3]  # what a study names itself, it has in no other form
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -8,6 +8,7 @@ from torch import nn
 
 from experiments.check import SMALL as SMALL_OPTIONS
 from experiments.new_rule import write_rule
+from rules import _behaviour
 from rules.backprop import Backprop
 from rules.base import Learned, Rule, Tags, differentiate
 from rules.contract import check_rule
@@ -221,6 +222,14 @@ def test_a_rule_that_climbs_the_loss_does_not_beat_the_controls():
 def test_random_features_with_a_trained_readout_are_unmasked():
     found = failures(Disguise, behaviour=True)
     assert "hidden_stages_move" in found and "beats_controls" in found
+
+
+@pytest.mark.parametrize("name", ["nothing_of_the_kind", "backprop"])
+def test_a_baseline_that_is_no_control_is_named(name, monkeypatch):
+    monkeypatch.setattr(Disguise, "baseline", name)
+    monkeypatch.setattr(_behaviour, "STEPS", 1)
+    with pytest.raises(_behaviour.Failure, match=name):
+        _behaviour.check_beats_controls(Disguise)
 
 
 def test_a_rule_that_raises_is_reported_not_raised():

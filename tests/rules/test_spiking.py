@@ -16,10 +16,13 @@ from rules.reward_stdp import RewardSTDP
 from rules.spiking_readout_only import SpikingReadoutOnly
 from rules.stdp import STDP
 from rules.surrogate_gradient import SurrogateGradient
+from rules.surrogate_readout_only import SurrogateReadoutOnly
+from rules.trace_readout_only import TraceReadoutOnly
 from rules.trace_stdp import TraceSTDP
 
 CE = OBJECTIVES["cross_entropy"]
-RULES = (STDP, RewardSTDP, TraceSTDP, SurrogateGradient, SpikingReadoutOnly)
+RULES = (STDP, RewardSTDP, TraceSTDP, SurrogateGradient)
+CONTROLS = {STDP: SpikingReadoutOnly, TraceSTDP: TraceReadoutOnly, SurrogateGradient: SurrogateReadoutOnly}
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +91,30 @@ def test_leaky_neurons_follow_their_difference_equation():
         assert torch.allclose(ours.potential, v, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 4, 5), (3, 12)])
+def test_inhibition_lets_the_first_few_neurons_of_a_position_fire(shape):
+    """Against a loop over time; and afterwards, from the crossings alone, as step by step."""
+    currents = torch.randn(12, *shape)
+    make = lambda share: Population("n", torch.full((shape[1],), 0.2), 12, "first_spike", 1.0, coactive=share)
+    later, stepwise, free = make(0.25), make(0.25), make(1.0)
+    spikes = torch.stack([stepwise.step(current) for current in currents])
+    for current in currents:
+        later.integrate(current)
+        free.integrate(current)
+    later.inhibit()
+    num = round(0.25 * shape[1])
+    expected = torch.full_like(free.latency, 12)
+    for b in range(shape[0]):
+        for place in range(free.latency[0, 0].numel()):
+            wait, over = (t[b].reshape(shape[1], -1)[:, place] for t in (free.latency, free.overshoot))
+            order = sorted(range(shape[1]), key=lambda f: (float(wait[f]), -float(over[f])))
+            for f in order[:num]:
+                expected[b].view(shape[1], -1)[f, place] = wait[f]
+    assert torch.equal(later.latency, expected) and torch.equal(stepwise.latency, expected)
+    assert torch.equal(12 - spikes.sum(0), expected)
+    assert ((expected < 12).sum(1) <= num).all() and (expected < 12).any()
+
+
 def test_competing_neurons_fire_one_at_a_time_and_reset_the_others():
     ours = neurons("lif", theta=0.5, steps=30, decay=0.9, compete=True, remember=True)
     for current in torch.rand(30, 5, 8):
@@ -115,8 +142,6 @@ def test_at_most_one_spike_per_neuron_in_latency_mode(name):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("encoding", ["latency", "poisson", "constant"])
 def test_an_image_alone_and_in_a_batch_spikes_alike_and_again(rule, encoding):
-    if rule is SpikingReadoutOnly and encoding == "poisson":
-        pytest.skip("the same code as stdp")
     for build in nets().values():
         net = build()
         spiking = attached(rule(encoding=encoding), net)
@@ -162,6 +187,31 @@ def test_the_readout_is_the_potential_of_an_integrator_at_the_end():
         for latched in layers["hidden2"].signal:
             v = v + (latched @ readout.weight.T + readout.bias) / 10
     assert torch.allclose(output, v)
+
+
+@pytest.mark.parametrize(("rule", "control"), CONTROLS.items())
+def test_a_rule_and_its_own_control_infer_alike_and_the_control_moves_no_hidden_weight(rule, control):
+    assert rule.baseline == rules_file(control) and control.tags.control
+    net = nets()["cnn"]()
+    plastic, frozen = attached(rule(), net), attached(control(), net)
+    frozen.load_state_dict(plastic.state_dict(), strict=False)
+    x, target = torch.randn(5, 1, 8, 8), torch.arange(5)
+    torch.manual_seed(1)
+    learned = plastic.learn(net, x, target, CE)
+    torch.manual_seed(1)
+    beside = frozen.learn(net, x, target, CE)
+    assert torch.allclose(learned.output, beside.output)
+    assert torch.allclose(plastic.predict(net, x), frozen.predict(net, x))
+    of_network = {n for n in beside.grads if n.startswith("stages.")}
+    assert of_network == {"stages.readout.synapse.weight", "stages.readout.synapse.bias"}
+    assert all(torch.allclose(g, learned.grads[n]) for n, g in beside.grads.items())
+    before = {n: p.clone() for n, p in net.named_parameters()}
+    frozen.after_step(net)
+    assert all(torch.equal(p, before[n]) for n, p in net.named_parameters())
+
+
+def rules_file(rule):
+    return rule.__module__.rpartition(".")[2]
 
 
 def test_neurons_stand_inside_residual_blocks_too():

@@ -8,12 +8,13 @@ from torch import nn
 
 from models import cnn, mlp, resnet
 from rules._spiking import Population
-from rules._stdp import Winners, afferents, change, find_winners, onto_stage, window
+from rules._stdp import Winners, afferents, change, find_winners, onto_stage, under
+from rules._trace import correlate, earlier_trace
 from rules.base import OBJECTIVES
 from rules.reward_stdp import RewardSTDP
 from rules.spiking_readout_only import SpikingReadoutOnly
 from rules.stdp import STDP
-from rules.trace_stdp import TraceSTDP, correlate, earlier_trace
+from rules.trace_stdp import TraceSTDP
 
 CE = OBJECTIVES["cross_entropy"]
 A = 0.01
@@ -232,26 +233,65 @@ def test_a_silent_image_has_no_winner():
     assert len(find_winners(population(torch.full((3, 5, 4, 4), 10), torch.zeros(3, 5, 4, 4)), 3, 1)) == 0
 
 
-def test_the_window_and_its_push_pull_form_from_two_synapses():
-    ltp, ltd = torch.tensor([0.4]), torch.tensor([0.3])
-    fired = torch.tensor([[1.0, 0.0]])
-    assert window(fired, ltp, ltd, push_pull=False)[0].tolist() == pytest.approx([0.4, -0.3])
-    # ON fires: its synapse gains a₊, the OFF synapse at p_off = 1 − p loses a₋, which raises p by a₋.
-    signed = torch.tensor([[1.0, -1.0, 0.0]])
-    assert window(signed, ltp, ltd, push_pull=True)[0].tolist() == pytest.approx([0.7, -0.7, 0.0])
+def winner(neuron=0):
+    index = torch.zeros(1).long()
+    return Winners(index, torch.tensor([neuron]), torch.zeros(1, 2).long(), index)
 
 
-def test_change_follows_the_stabiliser_and_keeps_the_sum_when_balanced():
-    weight, bound = torch.rand(4, 9) * 2 - 1, torch.tensor(1.0)
-    found = Winners(torch.zeros(2).long(), torch.tensor([1, 3]), torch.zeros(2, 2).long(), torch.zeros(2).long())
-    raw = torch.randn(2, 9)
-    free = change(weight, bound, raw, found, balanced=False)
-    p = (weight[[1, 3]] + 1) / 2
-    assert torch.allclose(free, 2 * p * (1 - p) * raw)
-    kept = change(weight, bound, raw, found, balanced=True)
-    assert kept.sum(1).abs().max() < 1e-12 and kept.abs().sum() > 0.1
-    at_bounds = change(torch.tensor([[1.0, -1.0]]), bound, torch.ones(1, 2), Winners(*[torch.zeros(1).long()] * 2, torch.zeros(1, 2).long(), torch.zeros(1).long()), balanced=False)  # fmt: skip
-    assert (at_bounds == 0).all()
+def changes(p, seen, *, ltp=0.4, ltd=0.3, push_pull=False, soft=True, balanced=False):
+    """Return Δp of one winner with efficacies p that saw these presynaptic signals."""
+    delta = change(
+        2 * p[None] - 1, torch.tensor(1.0), seen[None], winner(), torch.tensor([ltp]), torch.tensor([ltd]),
+        push_pull=push_pull, soft=soft, balanced=balanced,
+    )  # fmt: skip
+    return delta[0] / 2
+
+
+def test_earlier_synapses_go_up_and_all_others_down_as_far_as_the_bounds_allow():
+    p = torch.tensor([0.2, 0.2, 0.9])
+    soft = changes(p, torch.tensor([1.0, 0.0, 1.0]))
+    assert soft.tolist() == pytest.approx([0.4 * 0.8, -0.3 * 0.2, 0.4 * 0.1])
+    published = changes(p, torch.tensor([1.0, 0.0, 1.0]), soft=False)
+    assert published.tolist() == pytest.approx([0.4 * 0.16, -0.3 * 0.16, 0.4 * 0.09])
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_push_pull_is_the_rule_on_an_on_synapse_and_an_off_synapse(soft):
+    """A weight stands for two synapses, p_on = p and p_off = 1 − p; each follows the rule, and their changes add up."""
+    p = torch.rand(3)
+    on, off = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    together = changes(p, on - off, push_pull=True, soft=soft)
+    apart = changes(p, on, soft=soft) - changes(1 - p, off, soft=soft)
+    assert torch.allclose(together, apart)
+    if soft:
+        assert together.tolist() == pytest.approx(
+            [0.7 * (1 - float(p[0])), -0.7 * float(p[1]), 0.3 * (1 - 2 * float(p[2]))]
+        )
+
+
+def test_soft_bounds_lead_to_the_share_of_wins_that_a_synapse_preceded():
+    """a₊ q (1 − p) = a₋ (1 − q) p, so that p → a₊ q / (a₊ q + a₋ (1 − q)), whatever p was (theory)."""
+    q, p = torch.tensor([0.1, 0.5, 0.9]), torch.rand(3)
+    for _ in range(4000):
+        p = p + 0.02 * changes(p, (torch.rand(3) < q).double())
+    assert torch.allclose(p, 0.4 * q / (0.4 * q + 0.3 * (1 - q)), atol=0.1)
+
+
+def test_anti_stdp_goes_the_other_way_and_keeps_the_bounds():
+    p, seen = torch.rand(50), (torch.rand(50) < 0.5).double()
+    forwards, back = changes(p, seen), changes(p, seen, ltp=-0.4, ltd=-0.3)
+    assert (forwards.sign() == -back.sign()).all()
+    for delta in (forwards, back):
+        assert (p + delta >= 0).all() and (p + delta <= 1).all()
+    assert torch.allclose(changes(p, seen, soft=False), -changes(p, seen, ltp=-0.4, ltd=-0.3, soft=False))
+
+
+def test_nothing_moves_at_the_published_bounds_and_the_sum_is_kept_when_balanced():
+    edge = torch.tensor([0.0, 1.0])
+    assert (changes(edge, torch.ones(2), soft=False) == 0).all()
+    for soft in (True, False):
+        kept = changes(torch.rand(9), (torch.rand(9) < 0.5).double(), soft=soft, balanced=True)
+        assert kept.sum().abs() < 1e-12 and kept.abs().sum() > 0.01
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0)])
@@ -277,7 +317,16 @@ def test_one_step_is_the_published_rule_written_as_loops(encoding):
     """Kheradpisheh's update for every winner of every image, averaged over the batch; first conv stage."""
     net = cnn.build((1, 8, 8), (10,), width=4, hidden=12)
     rule = attached(
-        STDP(encoding=encoding, balanced=False, winners=2, scaling=0.0, potentiation=0.02, depression=0.01), net
+        STDP(
+            encoding=encoding,
+            balanced=False,
+            soft=False,
+            winners=2,
+            scaling=0.0,
+            potentiation=0.02,
+            depression=0.01,
+        ),
+        net,
     )
     x, target = batch(5)
     learned = rule.learn(net, x, target, CE)
@@ -349,8 +398,33 @@ def test_the_signal_is_the_summed_absolute_change_of_the_image():
 def test_drive_of_pooled_maps_is_summed_under_the_pool():
     found = Winners(torch.tensor([0, 0]), torch.tensor([1, 1]), torch.tensor([[0, 1], [1, 1]]), torch.tensor([0, 0]))
     p = population(torch.zeros(1, 2, 4, 4, dtype=torch.long), torch.zeros(1, 2, 4, 4))
-    drive = onto_stage(torch.tensor([2.0, 3.0]), found, p, torch.Size([1, 2, 2, 2]))
+    drive = onto_stage(torch.tensor([2.0, 3.0]), found, p, nn.MaxPool2d(2))
     assert float(drive[0, 1, 0, 0]) == pytest.approx(5) and float(drive.sum()) == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("size", "pool"), [
+    (7, nn.MaxPool2d(2)), (7, nn.MaxPool2d(3, 2, 1)), (8, nn.MaxPool2d(1, 2)), (7, nn.AvgPool2d(2)),
+    (7, nn.AdaptiveAvgPool2d(1)), (7, nn.AdaptiveAvgPool2d(3)), (6, nn.Identity()),
+])  # fmt: skip
+def test_a_pooled_unit_stands_for_the_neurons_that_reach_it(size, pool):
+    """Which neurons reach a unit is asked of the pooling itself, one neuron at a time."""
+    grid = torch.rand(2, 3, size, size)
+    expected = torch.zeros_like(pool(grid))
+    for r in range(size):
+        for c in range(size):
+            alone = torch.zeros(1, 1, size, size)
+            alone[0, 0, r, c] = 1
+            expected += (pool(alone) > 0) * grid[:, :, r : r + 1, c : c + 1]
+    assert torch.allclose(under(grid, pool), expected)
+
+
+@pytest.mark.parametrize("make", [STDP, RewardSTDP, TraceSTDP])
+def test_signals_behind_odd_maps_have_the_shape_of_the_stage(make):
+    net = cnn.build((1, 14, 14), (10,), width=3, hidden=12)  # 14 → 7 → 3 → 1
+    rule = attached(make(), net)
+    learned = rule.learn(net, torch.randn(4, 1, 14, 14), torch.arange(4), CE)
+    for stage, activity in rule.activations(net, torch.randn(4, 1, 14, 14)).items():
+        assert learned.signals[stage].shape == activity.shape
 
 
 def test_stages_learn_one_after_the_other_if_asked():
@@ -374,14 +448,14 @@ def test_the_spiking_control_moves_no_hidden_weight_and_shares_everything_else()
 
 def test_homeostasis_equalises_wins_and_reaches_its_target():
     net = mlp.build((1, 8, 8), (10,), width=10, depth=1)
-    rule = attached(STDP(potentiation=0.0, depression=0.0, target=0.3, competition=1.0), net)
+    rule = attached(STDP(encoding="constant", potentiation=0.0, depression=0.0, target=0.3, competition=1.0), net)
     images = torch.randn(256, 1, 8, 8)
 
     def census():
         layers, _ = rule.run(net, images, seed=0)
         p = layers["hidden1"].populations[0]
         wins = torch.bincount(find_winners(p, 1, 0).neuron, minlength=10)
-        return wins.double().std() / wins.double().mean(), (p.latency < p.steps).double().mean()
+        return wins.double().std() / wins.double().mean(), (p.crossed < p.steps).double().mean()
 
     before, _ = census()
     for i in range(800):
@@ -407,7 +481,7 @@ def test_trace_stdp_keeps_the_sum_of_a_neurons_weights():
 
 
 def test_without_reward_nothing_changes_and_the_reward_flips_the_sign():
-    rule = RewardSTDP(punished_potentiation=0.0005, punished_depression=0.000375)
+    rule = RewardSTDP(punished_potentiation=0.02, punished_depression=0.015)
     with torch.no_grad():
         rule.hit_rate.fill_(0.5)
     ltp, ltd = rule.modulate(torch.tensor([1.0, 0.0, -1.0]))
@@ -421,20 +495,20 @@ def test_reward_adapts_to_the_hit_rate_as_published():
     with torch.no_grad():
         rule.hit_rate.fill_(0.75)
     ltp, ltd = rule.modulate(torch.tensor([1.0, -1.0]))
-    assert ltp.tolist() == pytest.approx([0.25 * 0.0005, -0.75 * 0.0005])
-    assert ltd.tolist() == pytest.approx([0.25 * 0.000375, -0.75 * 0.0000625])
+    assert ltp.tolist() == pytest.approx([0.25 * 0.02, -0.75 * 0.02])
+    assert ltd.tolist() == pytest.approx([0.25 * 0.015, -0.75 * 0.0025])
 
 
 def test_a_label_reaches_hidden_stages_through_one_scalar_only():
     """Two labels that give the same reward give the same hidden updates; another reward gives the opposite sign."""
     net = mlp.build((1, 8, 8), (10,), width=20)
-    rule = attached(RewardSTDP(below="reward", punished_potentiation=0.0005, punished_depression=0.000375), net)
+    rule = attached(RewardSTDP(below="reward", soft=False, punished_potentiation=0.02, punished_depression=0.015), net)
     with torch.no_grad():
         rule.hit_rate.fill_(0.5)
     rule.scaling = 0.0
     x = torch.randn(1, 1, 8, 8)
     layers, _ = rule.run(net, x, seed=0)
-    decision = int(find_winners(layers["hidden2"].populations[0], 1, 0).neuron) % 10
+    decision = int(rule.decide(net, layers)[0])
     updates = {k: rule.learn(net, x, torch.tensor([k]), CE).grads for k in range(10)}
     wrong = [k for k in range(10) if k != decision]
     for stage in net.hidden:
@@ -458,7 +532,7 @@ def test_the_hit_rate_is_a_running_mean_that_the_optimiser_steps():
 def test_every_synapse_inside_residual_blocks_follows_its_own_two_sides():
     """Both convolutions of a block: what a winner's patch of *that* synapse's input says, by unfolding it."""
     net = resnet.build((1, 8, 8), (10,), width=4)
-    rule = attached(STDP(scaling=0.0, balanced=False), net)
+    rule = attached(STDP(scaling=0.0, soft=False, potentiation=0.0005, depression=0.000375), net)
     x, target = batch(4)
     learned = rule.learn(net, x, target, CE)
     layers, _ = rule.run(net, x, seed=0)
