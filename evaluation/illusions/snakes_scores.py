@@ -79,7 +79,7 @@ def equivalent(values: Array, bound: float = EQUIVALENT) -> bool:
     return bool(abs(values.mean()) + half < bound)
 
 
-def _interval(values: Array) -> tuple[float | None, float | None]:
+def interval(values: Array) -> tuple[float | None, float | None]:
     """Return the 95 % t interval of a mean."""
     from scipy import stats
 
@@ -95,7 +95,7 @@ def speeds_of(code: str, found: Motion) -> list[Score]:
     speeds = speeds[np.isfinite(speeds)]
     if not len(speeds):
         return [not_available("speed", "no pattern is left to turn", target=code)]
-    low, high = _interval(speeds)
+    low, high = interval(speeds)
     here: dict[str, Any] = {"target": code, "higher_is_better": None, "n_stimuli": len(speeds)}
     bias = float(found.bias.nanmean())
     kept = float(found.contrast[:, -1].mean())
@@ -138,7 +138,7 @@ def summary(measured: Mapping[str, Motion]) -> list[Score]:
     """Return the index, that of reversed colours, and how consistent and steady the motion is."""
     found = measured["S1"]
     speeds = found.by_image[found.by_image.isfinite()].numpy()
-    low, high = _interval(speeds)
+    low, high = interval(speeds)
     reversal = ((measured["S3_base"].by_image - measured["S3"].by_image) / 2).nanmean()
     rings, steps = found.speed.nanmean((0, 1)), found.by_step.nanmean(0).numpy()
     here: dict[str, Any] = {"higher_is_better": None, "n_stimuli": len(speeds)}
@@ -165,7 +165,7 @@ def beyond_null(found: Motion, null: Motion, explained: float) -> list[Score]:
     # A map whose pattern fades turns nothing from then on.
     theirs = null.by_image.nan_to_num(0).numpy()
     left = (found.by_image.numpy() - theirs)[np.isfinite(found.by_image.numpy())]
-    low, high = _interval(left)
+    low, high = interval(left)
     here: dict[str, Any] = {"higher_is_better": None, "n_stimuli": len(left)}
     return [
         Score("static_null", float(theirs.mean()), **here),

@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
 
-BENCHMARK = "rotating_snakes"
+BENCHMARK, READOUT = "rotating_snakes", "motion_readout"
 # Name of a number → benchmark, metric, target.
 NUMBERS: dict[str, tuple[str | None, ...]] = {
     "error": (BENCHMARK, "error_to_copy", ""),
@@ -27,6 +27,7 @@ NUMBERS: dict[str, tuple[str | None, ...]] = {
     "symmetric": (BENCHMARK, "speed", "C1"),
     "two_levels": (BENCHMARK, "speed", "C2"),
     "photographs": (BENCHMARK, "turn_as_much", "photographs"),
+    "readout": (READOUT, "index", None),
 }
 COLUMNS = {
     "error / copy": "error",
@@ -39,12 +40,17 @@ COLUMNS = {
     "symmetric": "symmetric",
     "two-level": "two_levels",
     "photographs": "photographs",
+    "two-frame": "readout",
 }
 NOTES = (
     "Rotating Snakes, deg/frame, + as humans see it. error / copy: of the next frame, relative to the last frame in "
     "its place. reversed: the index with the order of colours reversed, its sign turned back. beyond static map: minus "
     "the speed of the memoryless map that imitates the network best. symmetric, two-level: controls, expected at 0; "
     "they and the greys are shown also where the index is n/a. photographs: share that turn as much as the snake.",
+)
+READOUT_NOTES = (
+    "two-frame: deg by which the features of a network that names images turn when a snake's contrast rises, at the "
+    "stage that sees real rotation best; a still image, a blink and eye movements are zero by theory (motion_readout).",
 )
 CONTRAST_NOTES = (
     "learned motion: index minus the speed of the same rule, network and seed trained on shuffled or still frames, "
@@ -60,20 +66,18 @@ def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None,
 
 
 def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return header, cells and lines below; nothing where no row predicts frames.
+    """Return header, cells and lines below; nothing where no row was asked.
 
     Args:
         rows: Of one setting.
         mark: Turns a reason into a mark.
     """
-    shown = [r for r in rows if _number(r, "error").value is not None]
-    used = {
-        column: name
-        for column, name in COLUMNS.items()
-        if any(_number(r, name).value is not None or _number(r, name).reason for r in shown)
-    }
+    predicts = any(_number(r, "error").value is not None for r in rows)
+    names = [name for name in COLUMNS.values() if (name == "readout") != predicts]
+    shown = [r for r in rows if any(_said(_number(r, name)) for name in names)]
+    used = {c: name for c, name in COLUMNS.items() if name in names and any(_said(_number(r, name)) for r in shown)}
     lines = [[r.rule, *(_cell(_number(r, name), mark) for name in used.values())] for r in shown]
-    return (["motion", *used], lines, list(NOTES)) if lines else ([], [], [])
+    return (["motion", *used], lines, list(NOTES if predicts else READOUT_NOTES)) if lines else ([], [], [])
 
 
 def across(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
@@ -121,6 +125,10 @@ def contrast(natural: Any, other: Any) -> dict[int, float]:
     """
     index, speed = _number(natural, "index").per_seed, _number(other, "speed").per_seed
     return {seed: index[seed] - speed[seed] for seed in index if seed in speed}
+
+
+def _said(number: Any) -> bool:
+    return number.value is not None or bool(number.reason)
 
 
 def _number(row: Any, name: str) -> Any:

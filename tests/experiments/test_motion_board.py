@@ -60,3 +60,6 @@ def test_columns_stand_beside_their_controls_and_classifiers_have_no_table():
     assert header == ["motion", "error / copy", "index", "grey"]
     assert lines == [["backprop", "+0.620", "+0.031", "-0.002"], ["untrained", "+1.400", "n/a*", ""]]
     assert "deg/frame" in below[0]
+    namer = row("shapes", index=names, readout=Estimate(0.04))
+    header, lines, below = table([namer, row("shapes", rule="other", index=names)], str)
+    assert header == ["motion", "two-frame"] and lines == [["backprop", "+0.040"]] and "by theory" in below[0]
