@@ -280,6 +280,8 @@ class Benchmark:
         selects: Whether it is measured on a validation share too, where hyper-parameters are chosen.
         on_request: Measured only where a study or a command names it.
         source: Where it may look for data; the runner sets it.
+        siblings: From a rule to the observer of the finished run beside this one that differs by the rule alone; the
+            runner sets it.
     """
 
     name: ClassVar[str]
@@ -290,10 +292,15 @@ class Benchmark:
     selects: ClassVar[bool] = False
     on_request: ClassVar[bool] = False
     source: Source = Source(Path())
+    siblings: Callable[[str], "Observer | None"] | None = None
 
     def absent(self) -> str:
         """Return why the data that it needs are not there; nothing where they are, or where it needs none."""
         return ""
+
+    def sibling(self, rule: str) -> Observer | None:
+        """Return the finished run of the same model, task and seed under another rule; ``None`` where there is none."""
+        return self.siblings(rule) if self.siblings is not None else None
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return the scores of an observer; ``n/a`` with a reason where it cannot be judged."""

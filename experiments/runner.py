@@ -16,9 +16,9 @@ from evaluation.base import Benchmark, Observer, Score, TrainedObserver
 from evaluation.credit import angle, compare
 from experiments.catalogues import BENCHMARKS, OBSERVERS
 from training.catalogue import ROOT, RULES, describe
-from training.config import SCHEMA_VERSION, Execution, RunConfig
+from training.config import SCHEMA_VERSION, TRAINING_FIELDS, Execution, RunConfig
 from training.data.base import Source, Task
-from training.directory import RunDirectory
+from training.directory import RunDirectory, run_directories
 from training.errors import UserError
 from training.module import optimiser_of
 from training.run import Interrupted, Trained, Unsupported, build, load_task, restore, train
@@ -106,6 +106,8 @@ def missing(directory: RunDirectory, execution: Execution, only: Sequence[str] =
     """
     have = directory.measured()
     wanted = [benchmark(name, execution) for name in only or BENCHMARKS.entries()]
+    for bench in wanted:
+        bench.siblings = functools.partial(sibling, directory, execution)
     if not only:
         wanted = [b for b in wanted if not b.on_request or b.name in execution.benchmarks]
         if directory.config().validation:
@@ -119,6 +121,32 @@ def benchmark(name: str, execution: Execution) -> Benchmark:
     bench: Benchmark = BENCHMARKS.load(name)()
     bench.source = Source(execution.data, execution.download)
     return bench
+
+
+def sibling(directory: RunDirectory, execution: Execution, rule: str) -> Observer | None:
+    """Return the finished run beside another that differs by its rule, and by as few training fields as there are.
+
+    Args:
+        directory: The run.
+        execution: Where data are.
+        rule: Name of the rule of the run that is looked for.
+
+    Raises:
+        UserError: If its checkpoint is broken.
+    """
+    own = directory.config()
+    same = ("model", "model_params", "task", "task_params", "seed")
+    found = []
+    for other in run_directories(directory.path.parent):
+        config = other.config()
+        alike = config.rule == rule and all(getattr(config, name) == getattr(own, name) for name in same)
+        if alike and other.path != directory.path and other.status()["state"] == "done":
+            differ = sum(getattr(config, name) != getattr(own, name) for name in TRAINING_FIELDS)
+            found.append((differ, other.path.name, other))
+    if not found:
+        return None
+    nearest = min(found, key=lambda f: f[:2])[2]
+    return observer_of(restore(nearest, execution), build(nearest.config(), execution))
 
 
 def evaluate(directory: RunDirectory, execution: Execution, only: Sequence[str] = (), study: str = "") -> int:

@@ -195,6 +195,8 @@ class Population:
         best, winner = above.max(1, keepdim=True)
         fires = best > 0
         spikes = torch.zeros_like(above).scatter_(1, winner, fires.to(above.dtype))
+        if self.surrogate is not None:  # the winner alone passes derivatives on
+            spikes = spikes * self.surrogate(above).to(above.dtype)
         return spikes, torch.where(fires, torch.zeros_like(above), above + 1)
 
 

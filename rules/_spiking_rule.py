@@ -4,14 +4,16 @@ Thresholds θ = exp(log θ) are parameters of the rule, one per neuron or map: h
 other, so that checkpoints, several processes and gradient accumulation treat it as they treat weights.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
+import snntorch.surrogate
 import torch
 from torch import Tensor, nn
 
 from models.base import StagedNet
 from rules._delta_readout import MEAN, delta_rule, readout_synapse, running_mean
-from rules._encoding import Encoding, encode
+from rules._encoding import Encoding, contrast, encode
 from rules._spiking import Layer, Neuron, Population, Surrogate, Synapse, simulate
 from rules.base import Objective, Rule, SpikeRecord, loguniform
 
@@ -19,6 +21,7 @@ from rules.base import Objective, Rule, SpikeRecord, loguniform
 UNIT_RATE = 1e-3
 RATES = loguniform(UNIT_RATE / 10, UNIT_RATE * 10)  # what a search draws learning rates from
 CHUNK = 64  # images simulated at once in inference, for memory; it changes nothing
+SLOPES = (2.0, 10.0, 50.0)  # of the surrogates that attacks take
 START = 0.2  # threshold at the start, in units of the length of the neuron's weight vector
 
 
@@ -121,6 +124,10 @@ class SpikingRule(Rule):
             remember: Whether to keep the neurons' signals.
         """
         inputs = encode(x, self.encoding, self.steps, self.max_rate, seed, latched=self.neuron == "first_spike")
+        if x.requires_grad and surrogate is not None and self.encoding != "constant":
+            # Spikes have no derivative: that of the contrast stands in for it (straight through).
+            drive = contrast(x) * (self.max_rate if self.encoding == "poisson" else 1.0)
+            inputs = inputs + (drive - drive.detach())
 
         def populate(name: str) -> Population:
             theta = self.threshold(name).detach()
@@ -152,6 +159,15 @@ class SpikingRule(Rule):
     def predict(self, net: StagedNet, x: Tensor) -> Tensor:
         """Return the readout's potential at the end."""
         return torch.cat([self.run(net, part, seed=self.inference_seed())[1] for part in x.split(CHUNK)])
+
+    def ways_back(self, net: StagedNet) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return the same inference with surrogate derivatives of several widths in the place of a spike's."""
+
+        def way(slope: float) -> Callable[[Tensor], Tensor]:
+            surrogate = snntorch.surrogate.fast_sigmoid(slope=slope)
+            return lambda x: self.run(net, x, seed=self.inference_seed(), surrogate=surrogate)[1]
+
+        return {f"surrogate {slope:g}": way(slope) for slope in SLOPES}
 
     @torch.no_grad()
     def activations(self, net: StagedNet, x: Tensor) -> dict[str, Tensor]:

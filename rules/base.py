@@ -231,6 +231,13 @@ class Rule(nn.Module):
         """Return each stage's activity ``(B, ...)`` under the rule's own inference."""
         return net.trace(x)
 
+    def ways_back(self, net: StagedNet) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return functions from ``x`` to what ``predict`` returns, through which derivatives reach ``x``, by name.
+
+        Attacks take them. One that spikes returns surrogates; one whose inference has no derivative returns none.
+        """
+        return {"true": lambda x: self.predict(net, x)}
+
     def trajectory(
         self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
