@@ -161,7 +161,12 @@ class SpikingRule(Rule):
         return torch.cat([self.run(net, part, seed=self.inference_seed())[1] for part in x.split(CHUNK)])
 
     def ways_back(self, net: StagedNet) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Return the same inference with surrogate derivatives of several widths in the place of a spike's."""
+        """Return the same inference with surrogate derivatives of several widths in the place of a spike's.
+
+        There is none through lateral inhibition among neurons that fire once, which ranks them after all steps.
+        """
+        if self.neuron == "first_spike" and self.coactive < 1:
+            return {}
 
         def way(slope: float) -> Callable[[Tensor], Tensor]:
             surrogate = snntorch.surrogate.fast_sigmoid(slope=slope)

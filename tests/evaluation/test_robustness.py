@@ -194,7 +194,7 @@ def test_two_measurements_are_equal_and_leave_the_network_alone():
 
 
 SPIKING = [
-    lambda: STDP(), lambda: STDP(encoding="latency"), lambda: SurrogateGradient(neuron="lif"),
+    lambda: STDP(coactive=1.0), lambda: STDP(encoding="latency", coactive=1.0), lambda: SurrogateGradient(neuron="lif"),
     lambda: SurrogateGradient(encoding="poisson"), lambda: TraceSTDP(),
 ]  # fmt: skip
 
@@ -213,6 +213,10 @@ def test_spiking_inference_has_ways_back_with_the_same_output_and_a_derivative(m
         assert torch.allclose(output, rule.predict(net, x), atol=1e-4)
         (derivative,) = torch.autograd.grad(output.square().sum(), y)
         assert derivative.isfinite().all() and (derivative != 0).any()
+
+
+def test_lateral_inhibition_among_first_spikes_has_no_way_back():
+    assert STDP(coactive=0.5).ways_back(None) == {}
 
 
 def test_the_way_back_of_a_plain_rule_is_its_own_inference():
