@@ -30,16 +30,16 @@ class Trace(SpikingRule):
         steps: int = 16,
         max_rate: float = 0.5,
         decay: float = 0.9,
-        potentiation: float = 0.002,
+        potentiation: float = 0.01,
         depression: float = 0.0,
         tau_plus: float = 10.0,
         tau_minus: float = 10.0,
         mu: float = 1.0,
-        trace_target: float = 0.5,
+        trace_target: float = 1.0,
         competition: float = 1.0,
         homeostasis: float = 0.3,
-        target: float = 0.5,
-        readout: float = 3.0,
+        target: float = 0.9,
+        readout: float = 10.0,
     ) -> None:
         super().__init__(encoding=encoding, steps=steps, neuron="lif", decay=decay, max_rate=max_rate)
         if min(tau_plus, tau_minus) <= 0 or mu < 0 or not 0 < target <= 1:

@@ -41,8 +41,8 @@ class TraceReadoutOnly(Trace):
         decay: float = 0.9,
         competition: float = 1.0,
         homeostasis: float = 0.3,
-        target: float = 0.5,
-        readout: float = 3.0,
+        target: float = 0.9,
+        readout: float = 10.0,
     ) -> None:
         super().__init__(
             encoding=encoding, steps=steps, max_rate=max_rate, decay=decay, competition=competition,

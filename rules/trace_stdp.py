@@ -6,7 +6,9 @@
 
 A trace is read before the spikes of its own step enter it, so that one pair has the window a₊ e^{−Δt/τ₊} for
 Δt = t_post − t_pre > 0, −a₋ e^{Δt/τ₋} for Δt < 0, and 0 for coincident spikes. μ = 0 is the additive rule, μ = 1 the
-multiplicative one. x_tar lets presynaptic cells that were silent before a spike lose.
+multiplicative one. x_tar lets presynaptic cells that were silent before a spike lose. A trace
+of spikes at rate r settles at r τ₊: x_tar has to lie between that of strong and of weak inputs, or all synapses go
+one way. Neurons that fire at most steps (target) average over the noise of the Poisson spikes.
 
 Input: Poisson spikes of ON and OFF cells. At every step only the neuron furthest above its threshold fires at a
 position; it resets the others (lateral inhibition). Thresholds keep every neuron firing its share, and after every step
@@ -50,7 +52,7 @@ class TraceSTDP(Trace):
         locality="spikes and traces of the two sides; the sum of a neuron's own synapses; competition among neighbours",
     )  # fmt: skip
     baseline = "trace_readout_only"
-    version = 2
+    version = 3
     search_space = {"lr": RATES, "potentiation": loguniform(1e-5, 1e-2), "tau_plus": loguniform(1.0, 50.0)}
 
     def __init__(
@@ -60,16 +62,16 @@ class TraceSTDP(Trace):
         steps: int = 16,
         max_rate: float = 0.5,
         decay: float = 0.9,
-        potentiation: float = 0.002,
+        potentiation: float = 0.01,
         depression: float = 0.0,
         tau_plus: float = 10.0,
         tau_minus: float = 10.0,
         mu: float = 1.0,
-        trace_target: float = 0.5,
+        trace_target: float = 1.0,
         competition: float = 1.0,
         homeostasis: float = 0.3,
-        target: float = 0.5,
-        readout: float = 3.0,
+        target: float = 0.9,
+        readout: float = 10.0,
     ) -> None:
         super().__init__(
             encoding=encoding, steps=steps, max_rate=max_rate, decay=decay, potentiation=potentiation,

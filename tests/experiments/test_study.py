@@ -42,7 +42,7 @@ def test_a_rules_own_baseline_joins_with_what_the_two_share():
     rules = [{"name": "stdp", "target": 0.2, "potentiation": 0.01, "lr": 0.003}, {"name": "stdp"}, "trace_stdp"]
     found = [c for c in grid(seeds=[0], observers=[], rules=rules).configs if c.rule.endswith("_readout_only")]
     assert [(c.rule, c.rule_params["target"], c.lr) for c in found] == [
-        ("spiking_readout_only", 0.2, 0.003), ("spiking_readout_only", 0.4, 0.001), ("trace_readout_only", 0.5, 0.001),
+        ("spiking_readout_only", 0.2, 0.003), ("spiking_readout_only", 0.4, 0.001), ("trace_readout_only", 0.9, 0.001),
     ]  # fmt: skip
     named = [*rules, {"name": "spiking_readout_only", "target": 0.3}]
     found = [c for c in grid(seeds=[0], observers=[], rules=named).configs if c.rule == "spiking_readout_only"]
