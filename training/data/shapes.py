@@ -7,6 +7,7 @@ discs would be a Kanizsa figure, which training must not contain.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,13 +63,7 @@ def build(
     Raises:
         UserError: If an option is out of range.
     """
-    if 4 * size * size * (train + test) > MEMORY:
-        raise UserError(f"shapes: {train + test} images of {size} × {size} pixels are more than {MEMORY >> 30} GiB")
-    if size < 16 or min(train, test) < 4 or clutter < 0 or noise < 0:
-        raise UserError(
-            f"shapes needs size >= 16, train and test >= 4, clutter and noise >= 0; got {size=}, {train=}, "
-            f"{test=}, {clutter=}, {noise=}"
-        )
+    check(size, train, test, clutter, noise)
     sets = [
         draw(n, size, clutter=clutter, noise=noise, seed=seed)
         for n, seed in ((train, stream(source.seed, "shapes")), (test, stream(0, "shapes", "test")))
@@ -76,15 +71,36 @@ def build(
     return Task(CLASSES, sets[0], sets[1])
 
 
-def draw(num: int, size: int, *, clutter: int = 2, noise: float = 0.03, seed: int = 0) -> Images:
-    """Return ``num`` images with balanced classes in random order."""
+def check(size: int, train: int, test: int, clutter: int, noise: float) -> None:
+    """Make sure that the options are in range.
+
+    Raises:
+        UserError: If one is not.
+    """
+    if 4 * size * size * (train + test) > MEMORY:
+        raise UserError(f"shapes: {train + test} images of {size} × {size} pixels are more than {MEMORY >> 30} GiB")
+    if size < 16 or min(train, test) < 4 or clutter < 0 or noise < 0:
+        raise UserError(
+            f"shapes needs size >= 16, train and test >= 4, clutter and noise >= 0; got {size=}, {train=}, "
+            f"{test=}, {clutter=}, {noise=}"
+        )
+
+
+# From images (B, H, W) and the luminance of their backgrounds (B,) to images with more behind the figure.
+Behind = Callable[[Tensor, Tensor], Tensor]
+
+
+def draw(
+    num: int, size: int, *, clutter: int = 2, noise: float = 0.03, seed: int = 0, behind: Behind | None = None
+) -> Images:
+    """Return ``num`` images with balanced classes in random order; ``behind`` paints what else is behind a figure."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.empty(num, 1, size, size)
     targets = torch.empty(num, dtype=torch.long)
     for start in range(0, num, CHUNK):
         stop = min(start + CHUNK, num)
         figures = sample(stop - start, size, generator)
-        images[start:stop, 0] = render(figures, size, clutter, noise, generator)
+        images[start:stop, 0] = render(figures, size, clutter, noise, generator, behind)
         targets[start:stop] = figures.target
     return Images(images, targets)
 
@@ -112,7 +128,14 @@ def sample(num: int, size: int, generator: torch.Generator) -> Figures:
     )
 
 
-def render(figures: Figures, size: int, clutter: int, noise: float, generator: torch.Generator) -> Tensor:
+def render(
+    figures: Figures,
+    size: int,
+    clutter: int,
+    noise: float,
+    generator: torch.Generator,
+    behind: Behind | None = None,
+) -> Tensor:
     """Return the images of ``figures``, ``(B, size, size)``."""
     canvas = Canvas(size)
     num = len(figures.target)
@@ -123,6 +146,8 @@ def render(figures: Figures, size: int, clutter: int, noise: float, generator: t
         x, y = canvas.frame(centre, math.pi * angle)
         line = bar(x, y, (0.1 + 0.25 * length) * size, (0.03 + 0.04 * width) * size)
         image = paint(image, canvas.coverage(line), shade)
+    if behind is not None:
+        image = behind(image, figures.background)
     x, y = canvas.frame(figures.centre, figures.angle)
     corners = torch.tensor(CORNERS)[figures.target]
     edge = polygon(x, y, corners, figures.radius)
