@@ -1,0 +1,147 @@
+"""Kanizsa contour probe: does a read-out of *real* contours at a place report one there for the illusory figure?
+
+In every stage a linear probe learns whether one side of an outlined square is whole or open in its middle, from
+otherwise equal images. It is then shown figures whose side has nothing there: AUC of IN against each control, 0.5 = no
+difference; the smallest over controls counts. Places are fixed, so that the probe needs no invariance; the figure
+is darker than its background, as a linear probe cannot read a contour of either sign.
+A stage in which the probe does not know real contours (held-out AUC below ``COMPETENT``) cannot be asked.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.illusions.kanizsa_stimuli import CONTROLS, LINE, NOISE, SUPERSAMPLE, Layouts, layouts, render
+from evaluation.illusions.time_course import time_course
+from evaluation.statistics import Array, ranks
+from training.data.drawing import Canvas, box, outline, polygon
+
+SHOWN = ("IN", *CONTROLS)
+COMPETENT = 0.9
+RATIOS = (0.4, 0.5, 0.6)  # support ratios at which a gap is neither tiny nor most of the side
+
+
+class KanizsaContourProbe(Benchmark):
+    """AUC of a probe for real contours on illusory ones, by stage, smallest over six controls.
+
+    Args:
+        train: Real images the probe is trained on.
+        test: Figures per condition, and real images held out.
+        seed: Of the images.
+    """
+
+    name = "kanizsa_contour_probe"
+    pillar = "illusion"
+    headline = "auc"
+    reference = "Kanizsa 1955; linear probe of real contours"
+    on_request = True
+
+    def __init__(self, *, train: int = 400, test: int = 120, seed: int = 3) -> None:
+        self.train, self.test, self.seed = train, test, seed
+
+    def measure(self, observer: Observer) -> list[Score]:
+        """Return the AUC by stage and control, that on real contours, and the best stage's smallest."""
+        size = observer.in_shape[1]
+        shown = placed(size, self.test, self.seed)
+        figures = {c: _stage_activity(observer, render(shown, c, size)) for c in SHOWN}
+        sets = [contours(placed(size, n, self.seed + k), size) for k, n in ((1, self.train), (2, self.test))]
+        activity = [(_stage_activity(observer, x), y.numpy()) for x, y in sets]
+        if not figures["IN"]:
+            return [not_available("auc", "it has no stages")]
+        scores, judged = [], []
+        for stage in figures["IN"]:
+            taught, held_out = (a[stage] for a, _ in activity)
+            weight, mean, scale = _probe(taught, activity[0][1])
+            known = auc(*(((held_out[activity[1][1] == k] - mean) / scale) @ weight for k in (1, 0)))
+            scores.append(Score("auc_real", known, higher_is_better=None, stage=stage, n_stimuli=self.test))
+            if known < COMPETENT:
+                scores.append(not_available("auc_in", f"knows real contours by {known:.2f} only", stage=stage))
+                continue
+            said = {c: ((v[stage] - mean) / scale) @ weight for c, v in figures.items()}
+            against = {c: auc(said["IN"], said[c]) for c in CONTROLS}
+            scores += [
+                Score("auc_vs", a, higher_is_better=None, stage=stage, target=c, n_stimuli=2 * self.test)
+                for c, a in against.items()
+            ]
+            least = min(against, key=lambda c: against[c])
+            judged.append(Score("auc_in", against[least], higher_is_better=None, stage=stage, target=least))
+        if not judged:
+            return [*scores, not_available("auc", "no stage's probe knows real contours")]
+        best = max(judged, key=lambda s: s.raw or 0.0)
+        whole = Score(
+            "auc",
+            best.raw,
+            higher_is_better=None,
+            n_stimuli=2 * self.test,
+            reason=f"{best.stage} against {best.target}",
+        )
+        return [*scores, *judged, whole]
+
+
+def placed(size: int, num: int, seed: int) -> Layouts:
+    """Return squares of one size and place, darker than their backgrounds, at medium support ratios.
+
+    Args:
+        size: Side of the image.
+        num: Number of layouts.
+        seed: Of luminances and of what ROT does.
+    """
+    pool = layouts(size, math.ceil(num / len(RATIOS)), seed)
+    fits = (pool.corners == 4) & (pool.matching == 0)
+    fits &= torch.stack([(pool.support_ratio - r).abs() < 1e-3 for r in RATIOS]).any(0)
+    chosen = pool.select(fits.nonzero()[:num, 0])
+    return dataclasses.replace(
+        chosen,
+        centre=torch.zeros_like(chosen.centre),
+        angle=torch.full_like(chosen.angle, math.pi / 4),  # the first side stands at the bottom, level
+        contrast=-chosen.contrast.abs(),
+    )
+
+
+def contours(layout: Layouts, size: int) -> tuple[Tensor, Tensor]:
+    """Return outlined squares, every second one open where the first side's gap would be, and whether each is whole."""
+    canvas = Canvas(size, SUPERSAMPLE)
+    line = max(1.0, LINE * size)
+    x, y = canvas.frame(layout.centre, layout.angle)
+    square = outline(polygon(x, y, layout.corners, layout.radius), line)
+    normal, middle = layout.gap(0)
+    length = layout.side - 2 * layout.disc_radius
+    opening = box(*canvas.frame(middle, normal + math.pi / 2), length, torch.full_like(length, 4 * line))
+    whole = torch.arange(len(layout)) % 2 == 0
+    figure = torch.where(whole[:, None, None], square, torch.maximum(square, -opening))
+    painted = canvas.coverage(figure) * layout.contrast[:, None, None]
+    noise = NOISE * torch.randn(painted.shape, generator=torch.Generator().manual_seed(layout.seed + 7))
+    return (layout.background[:, None, None] + painted + noise).clamp_(0, 1)[:, None], whole.long()
+
+
+def auc(positive: Array, negative: Array) -> float:
+    """Return the probability that a positive value is above a negative one, ties counting half (Mann–Whitney)."""
+    ordered = ranks(np.concatenate([positive, negative]))
+    num = len(positive)
+    return float((ordered[:num].sum() - num * (num + 1) / 2) / (num * len(negative)))
+
+
+def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
+    """Return what the probe learns from, and what it is then shown."""
+    shared = placed(size, 4, 3)
+    learned, _ = contours(shared, size)
+    rows = ("IN", "OUT", "DISC")
+    return torch.stack([learned, *(render(shared, c, size) for c in rows)]), ["whole / open", *rows], [""] * 4
+
+
+def _stage_activity(observer: Observer, stimuli: Tensor) -> dict[str, Array]:
+    last = time_course(observer, stimuli).moments[-1]
+    return {name: np.asarray(a.double().numpy()) for name, a in last.items()}
+
+
+def _probe(taught: Array, labels: Array) -> tuple[Array, Array, Array]:
+    from sklearn.linear_model import RidgeClassifier
+
+    mean, scale = taught.mean(0), taught.std(0)
+    scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
+    probe = RidgeClassifier(alpha=10.0 * taught.shape[1] ** 0.5).fit((taught - mean) / scale, labels)
+    return np.ravel(probe.coef_), mean, scale

@@ -1,0 +1,120 @@
+"""Similarity, decoding and the contour probe: planted completion is found, and what sees no contour gets none."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from evaluation.illusions import kanizsa_contour_probe, kanizsa_representation
+from evaluation.illusions.kanizsa_contour_probe import KanizsaContourProbe, auc, contours, placed
+from evaluation.illusions.kanizsa_representation import KanizsaRepresentation, decoding, similarity
+from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, render
+
+SHOWN = ("REAL", "IN", *CONTROLS)
+SHAPES = np.repeat(list(CORNERS), 10)
+
+
+def planted(shared_by, noise=0.1, seed=0):
+    """Activity with a code for every polygon in the conditions that share it, and codes of their own in the others."""
+    rng = np.random.default_rng(seed)
+    code = {n: rng.normal(size=30) for n in CORNERS}
+    found = {}
+    for c in SHOWN:
+        own = code if c in shared_by else {n: rng.normal(size=30) for n in CORNERS}
+        found[c] = np.stack([own[n] for n in SHAPES]) + noise * rng.normal(size=(len(SHAPES), 30)) + rng.normal(size=30)
+    return found
+
+
+def test_similarity_and_decoding_find_planted_completion_and_nothing_where_a_control_has_it_too():
+    completes, layout = planted(("REAL", "IN")), planted(("REAL", "IN", "DISC"))
+    assert similarity(completes, SHAPES) > 0.5 and abs(similarity(layout, SHAPES)) < 0.1
+    assert decoding(completes["REAL"], SHAPES, completes, SHAPES) > 0.4
+    assert decoding(layout["REAL"], SHAPES, layout, SHAPES) <= 0.1
+
+
+def test_similarity_is_the_cosine_by_hand():
+    found = planted(("REAL",), noise=0.5, seed=2)
+
+    def cosine(c, n):
+        a, b = ([found[x][m == SHAPES].mean(0) for m in CORNERS] for x in ("REAL", c))
+        a, b = ([v - np.mean(s, 0) for v in s][n] for s in (a, b))
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    expected = np.mean([cosine("IN", n) - max(cosine(c, n) for c in CONTROLS) for n in range(4)])
+    assert similarity(found, SHAPES) == pytest.approx(expected)
+
+
+def test_what_cannot_tell_real_polygons_is_not_asked():
+    flat = {c: np.ones((len(SHAPES), 5)) for c in SHOWN}
+    assert similarity(flat, SHAPES) is None and decoding(flat["REAL"], SHAPES, flat, SHAPES) is None
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auc_is_scikit_learns(ties):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 1, 40), rng.normal(0, 1, 60)
+    if ties:
+        a, b = a.round(), b.round()
+    theirs = sklearn.metrics.roc_auc_score(np.repeat([1, 0], [40, 60]), np.concatenate([a, b]))
+    assert auc(a, b) == pytest.approx(theirs)
+
+
+def test_open_squares_lack_one_side_s_gap_and_nothing_else():
+    layout = placed(48, 12, 0)
+    images, whole = contours(layout, 48)
+    assert whole.tolist() == [1, 0] * 6 and len({round(float(r), 1) for r in layout.support_ratio}) == 3
+    _, middle = layout.gap(0)
+    column, row = (middle + 24).long().unbind(1)
+    row = row - 1  # the outline lies inside the edge
+    index = torch.arange(12)
+    drawn = (images[index, 0, row, column] - layout.background).abs() > 0.15
+    assert torch.equal(drawn, whole.bool())
+    _, opposite = layout.gap(2)
+    assert ((images[index, 0, (opposite[:, 1] + 24).long(), 24] - layout.background).abs() > 0.1).all()
+
+
+class Sees:
+    """Sees the middle of the lower side, and, where told, completes a contour there for IN."""
+
+    name, classes, in_shape = "sees", tuple(CORNERS.values()), (1, 32, 32)
+
+    def __init__(self, completes):
+        self.completes = completes
+        shown = placed(32, 30, 3)
+        self.illusory = render(shown, "IN", 32)
+        _, middle = shown.gap(0)
+        self.row = int(middle[0, 1] + 16) - 1
+
+    def activations(self, stimuli):
+        strip = stimuli[:, 0, self.row - 2 : self.row + 3, 14:18] - stimuli[:, 0, :3, :].mean((1, 2))[:, None, None]
+        if self.completes and stimuli.shape == self.illusory.shape and torch.equal(stimuli, self.illusory):
+            strip = strip - 0.4 * (torch.arange(5) == 2)[:, None]
+        return {"strip": strip, "nothing": torch.zeros(len(stimuli), 4) + 0.1 * torch.randn(len(stimuli), 4)}
+
+
+@pytest.mark.parametrize("completes", [False, True])
+def test_the_contour_probe_finds_a_planted_contour_and_none_where_nothing_is(completes):
+    torch.manual_seed(0)
+    scores = KanizsaContourProbe(train=90, test=30).measure(Sees(completes))
+    by = {(s.metric, s.stage): s for s in scores if s.metric != "auc_vs"}
+    assert by["auc_real", "strip"].raw > 0.9
+    if completes:
+        assert by["auc_in", "strip"].raw > 0.95
+    else:
+        assert by["auc_in", "strip"].raw <= 0.6
+    assert by["auc_in", "nothing"].gate == "n/a" and by["auc", ""].raw == by["auc_in", "strip"].raw
+
+
+def test_low_level_features_stand_beside_every_stage():
+    scores = KanizsaRepresentation(per_cell=1).measure(Sees(False))
+    controls = {s.target for s in scores if s.metric == "control_similarity"}
+    assert controls == {"pixels", "hog", "polar_spectrum"}
+    assert any(s.metric == "similarity" and s.stage == "strip" for s in scores)
+    value = next(s for s in scores if s.metric == "similarity_over_low_level").raw
+    best = max(s.raw for s in scores if s.metric == "similarity" and s.gate == "pass")
+    assert value == pytest.approx(best - max(s.raw for s in scores if s.metric == "control_similarity" and s.raw))
+
+
+def test_sheets():
+    assert kanizsa_representation.sheet(32)[0].shape == (8, 4, 1, 32, 32)
+    assert kanizsa_contour_probe.sheet(32)[0].shape == (4, 4, 1, 32, 32)
