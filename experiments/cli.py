@@ -83,12 +83,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--tuned", action="store_true", help="start from the tuned learning rate and options of the rule")
     run.add_argument("overrides", nargs="*", metavar="key=value")
+    _susceptibility(run)
     _execution(run)
     run.set_defaults(command=do.run)
 
     study = commands.add_parser("study", help="train and evaluate a grid of runs; the same command resumes")
     _grid(study)
     study.add_argument("--dry-run", action="store_true", help="show what would run")
+    _susceptibility(study)
     _execution(study)
     study.set_defaults(command=do.study)
 
@@ -152,6 +154,12 @@ def _grid(command: argparse.ArgumentParser) -> None:
 def _data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, help="folder of data sets (default: $PLASTICBENCH_DATA, or a cache)")
     command.add_argument("--download", action="store_true", help="download data sets that are missing")
+
+
+def _susceptibility(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--susceptibility", type=int, default=0, metavar="N", help="measure the Kanizsa index every N epochs (0: never)"
+    )
 
 
 def _execution(command: argparse.ArgumentParser) -> None:

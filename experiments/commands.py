@@ -25,6 +25,9 @@ def execution_of(options: argparse.Namespace) -> Execution:
         raise UserError(f"--threads must be at least 1, got {options.threads}")
     if options.device not in ("cpu", "gpu", "cuda", "mps", "auto"):
         raise unknown("device", options.device, ("cpu", "gpu", "cuda", "mps", "auto"))
+    susceptibility = getattr(options, "susceptibility", 0)
+    if susceptibility < 0:
+        raise UserError(f"--susceptibility must be at least 0, got {susceptibility}")
     return Execution(
         runs=options.runs,
         data=_data(options),
@@ -33,6 +36,7 @@ def execution_of(options: argparse.Namespace) -> Execution:
         accelerator=options.device,
         progress=not options.no_progress and sys.stderr.isatty(),
         threads=options.threads,
+        susceptibility=susceptibility,
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver
 from evaluation.credit import angle, compare
 from experiments.catalogues import BENCHMARKS, OBSERVERS
+from experiments.susceptibility import Susceptibility
 from training.catalogue import ROOT, RULES, describe
 from training.config import SCHEMA_VERSION, TRAINING_FIELDS, Execution, RunConfig
 from training.data.base import Source, Task
@@ -254,7 +255,9 @@ def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Ex
         trained = None
         if not config.is_null:
             # A trial of a search is compared by accuracy alone.
-            curves = [] if config.validation else [CreditCurve(load_task(config, execution))]
+            curves: list[pl.Callback] = [] if config.validation else [CreditCurve(load_task(config, execution))]
+            if execution.susceptibility and not config.validation:
+                curves.append(Susceptibility(load_task(config, execution), execution.susceptibility))
             trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=curves)
         _measure(config, trained, directory, execution, missing(directory, execution), study, wandb)
     finally:

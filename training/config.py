@@ -136,6 +136,7 @@ class Execution:
         progress: Whether to show a progress bar.
         threads: Intra-op threads per process. One is fastest for small networks.
         benchmarks: Wanted beside those that every run is examined with.
+        susceptibility: Epochs between measurements of the Kanizsa index during training; 0 for none.
     """
 
     runs: Path = Path("runs")
@@ -146,6 +147,7 @@ class Execution:
     progress: bool = True
     threads: int = 1
     benchmarks: tuple[str, ...] = ()
+    susceptibility: int = 0
 
 
 def data_root() -> Path:

@@ -102,7 +102,7 @@ class Answers:
         return np.stack([values["IN"] - values[c] for c in CONTROLS], 1)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def stimuli(size: int, per_cell: int, seed: int) -> tuple[Layouts, dict[str, Tensor]]:
     """Return layouts and the images of every condition; the last ones are kept, since all runs of a study see them."""
     shared = layouts(size, per_cell, seed)
