@@ -16,6 +16,7 @@ reconstruction: what the states feed back to the input, J₁ᵀ (v₁ − f₁(x
 against a control, (E_IN − E_c) / (E_IN + E_c), smallest over controls (after Pang et al. 2021).
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class KanizsaGap(Benchmark):
     """
 
     name = "kanizsa_gap"
+    version = 2  # the spot that holds the gain of spiking inputs is the strongest contrast of every image
     pillar = "illusion"
     headline = "gap"
     reference = "Lee & Nguyen 2001, PNAS 98:1907; Pang et al. 2021, arXiv 2102.01955"
@@ -222,9 +224,15 @@ def gap_pixels(layout: Layouts, size: int) -> Tensor:
 
 
 def anchored(images: Tensor) -> Tensor:
-    """Return images with a checkered spot of full contrast in one corner, so that all have the same strongest one."""
+    """Return images with a white spot on a black field in one corner, so that all have the same strongest contrast.
+
+    The spot is as wide as the centre of a difference of Gaussians of 1 and 2 pixels, √(8 ln 4 / 3): no other pattern
+    drives one more, and no figure here, whose contrast is at most half as large, comes near.
+    """
+    offset = torch.arange(-INPUT_FILTER, INPUT_FILTER + 1, dtype=images.dtype)
     images = images.clone()
-    images[..., :2, :2] = torch.eye(2)
+    inside = torch.hypot(offset[:, None], offset[None]) <= math.sqrt(8 * math.log(4) / 3)
+    images[..., : len(offset), : len(offset)] = inside.to(images.dtype)
     return images
 
 

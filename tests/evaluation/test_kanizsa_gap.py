@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from evaluation.base import TrainedObserver
@@ -13,6 +14,7 @@ from evaluation.illusions.kanizsa_stimuli import CONDITIONS, CONTROLS, SUPPORT_R
 from evaluation.illusions.receptive_fields import global_modules, units_touching, units_within
 from evaluation.illusions.time_course import time_course
 from models import cnn, resnet
+from rules._encoding import difference_of_gaussians
 from rules.backprop import Backprop
 from rules.base import OBJECTIVES
 from rules.predictive_coding import PredictiveCoding
@@ -114,6 +116,15 @@ def test_the_gap_of_feed_forward_inference_is_exactly_zero(rule):
     (reconstruction,) = (s for s in scores if s.metric == "reconstruction")
     assert reconstruction.gate == "n/a"
     assert bool(values(scores, "gap_over_time")) == rule().tags.spiking
+
+
+def test_the_spot_is_the_strongest_contrast_of_every_image():
+    """Against the input filter of spiking rules; without it the gain depends on what the inducers look like."""
+    for condition in ("IN", "DISC", "OUTL"):
+        images = kanizsa_gap.anchored(render(layouts(32, 2), condition, 32))
+        filtered = F.conv2d(F.pad(images, (3,) * 4, mode="replicate"), difference_of_gaussians(images)[None, None])
+        strongest = filtered.abs().flatten(1)
+        assert (strongest.argmax(1) == 3 * 32 + 3).all() and strongest.amax(1).std() < 1e-6
 
 
 class Feedback(Backprop):
