@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from evaluation.base import TrainedObserver
 from evaluation.inference import Inference, rises
-from evaluation.observers.pixels import Pixels
+from evaluation.observers._linear import LinearReadout
+from evaluation.observers.pixels import features
 from models import cnn, mlp
 from rules.backprop import Backprop
 from rules.base import OBJECTIVES
@@ -137,7 +138,7 @@ def test_without_iterations_nothing_is_computed(rule, monkeypatch):
     monkeypatch.setattr(type(seen.net), "trace", never)
     (score,) = Inference().measure(seen)
     assert score.gate == "n/a" and score.reason == "its inference has no iterations"
-    (score,) = Inference().measure(Pixels(None, ("a",), (1, 8, 8), None))
+    (score,) = Inference().measure(LinearReadout("pixels", features, None, ("a",), (1, 8, 8), None))
     assert score.gate == "n/a" and "null observer" in score.reason
 
 

@@ -12,7 +12,8 @@ from evaluation.base import Score, TrainedObserver, evaluating, learn_without_tr
 from evaluation.cost import Cost
 from evaluation.credit import Credit, compare
 from evaluation.learned import Learned
-from evaluation.observers.pixels import Pixels
+from evaluation.observers._linear import LinearReadout
+from evaluation.observers.pixels import features
 from models import cnn, mlp
 from rules.backprop import Backprop
 from rules.base import OBJECTIVES, Rule, differentiate
@@ -196,7 +197,7 @@ def test_observers_see_in_true_evaluation_mode_and_whatever_the_batch():
 
 
 def test_null_observers_are_not_scored_as_learners():
-    null = Pixels(None, ("a",), (1, 8, 8), None)
+    null = LinearReadout("pixels", features, None, ("a",), (1, 8, 8), None)
     for bench in (Accuracy(), Learned(), Credit(), Cost()):
         assert [s.gate for s in bench.measure(null)] == ["n/a"]
 

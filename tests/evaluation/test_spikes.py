@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from evaluation.base import TrainedObserver
-from evaluation.observers.pixels import Pixels
+from evaluation.observers._linear import LinearReadout
+from evaluation.observers.pixels import features
 from evaluation.spikes import Spikes, first_filters, selectivity, wins_of
 from models import cnn, mlp
 from rules.backprop import Backprop
@@ -72,7 +73,7 @@ def test_rules_that_do_not_spike_have_selectivity_and_nothing_else():
     assert pick(scores, "silent").gate == "n/a" and "does not spike" in pick(scores, "silent").reason
     initial, final = (pick(scores, "orientation_selectivity", target=t).raw for t in ("initial", "final"))
     assert initial == final > 0
-    null = Pixels(None, ("a", "b"), (1, 8, 8), None)
+    null = LinearReadout("pixels", features, None, ("a", "b"), (1, 8, 8), None)
     assert Spikes().measure(null)[0].gate == "n/a"
 
 
