@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.base import StagedNet
-from rules.base import Learned, Objective, Rule, Tags, differentiate
+from rules.base import OBJECTIVES, Learned, Objective, Rule, Tags, differentiate
 
 
 class LabelShuffled(Rule):
@@ -25,8 +25,14 @@ class LabelShuffled(Rule):
         return "only class labels can be shuffled" if objective.name == "mean_squared_error" else None
 
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
-        """Return the gradient of the mean loss of shuffled labels."""
-        return differentiate(net, x, shuffled(x, net.out_shape[0]).to(target), objective)
+        """Return the gradient of the mean loss of shuffled labels.
+
+        Only a task's classes are shuffled. A benchmark's loss of its own (categories of other images, telling
+        images apart) numbers something else, and its gradient is backprop's.
+        """
+        if objective.name in OBJECTIVES:
+            target = shuffled(x, net.out_shape[0]).to(target)
+        return differentiate(net, x, target, objective)
 
 
 def shuffled(x: Tensor, classes: int) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.stats
 import torch
 
+from evaluation.brain.losses import CategoryCrossEntropy
 from models import mlp
 from rules.base import OBJECTIVES, differentiate
 from rules.label_shuffled import LabelShuffled, shuffled
@@ -37,3 +38,12 @@ def test_gradients_are_those_of_the_shuffled_labels_and_blind_to_the_true_ones()
     other = LabelShuffled().learn(net, x, torch.full((16,), 3), objective)
     assert torch.equal(ours.loss, other.loss)
     assert "only class labels" in LabelShuffled().supports(net, OBJECTIVES["mean_squared_error"])
+
+
+def test_categories_of_a_benchmark_s_own_loss_are_left_alone():
+    net, x = mlp.build((1, 8, 8), (10,), width=8, depth=1), torch.randn(6, 1, 8, 8)
+    objective = CategoryCrossEntropy(torch.randn(10, 2))  # two categories, ten classes
+    target = torch.tensor([0, 1, 1, 0, 1, 0])
+    ours, theirs = LabelShuffled().learn(net, x, target, objective), differentiate(net, x, target, objective)
+    for stage, signal in theirs.signals.items():
+        assert torch.equal(ours.signals[stage], signal)
