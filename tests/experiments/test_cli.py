@@ -97,6 +97,7 @@ def test_one_run_from_command_to_score_and_again_is_nothing_to_do(tmp_path, caps
     assert (directory.path / "scores.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_rule_under_the_wrong_optimiser_says_so_once_and_trains(tmp_path, capsys):
     assert run(tmp_path, "--rule", "kolen_pollack", *SMALL) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "kolen_pollack" in line]
@@ -224,6 +225,7 @@ def test_a_benchmark_that_raises_costs_no_other_score_and_is_measured_again(tmp_
     assert (directory.path / "last.ckpt").stat().st_mtime_ns == weights
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_fails_its_cell_and_not_the_study(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dies.py").write_text(

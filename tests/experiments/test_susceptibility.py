@@ -2,6 +2,7 @@
 
 import csv
 
+import pytest
 import torch
 
 from experiments.cli import main
@@ -18,6 +19,7 @@ def trained(folder, *arguments):
     return directory
 
 
+@pytest.mark.slow
 def test_the_index_is_in_the_curves_at_the_epochs_asked_for_and_training_is_bit_identical(tmp_path):
     with_, without = trained(tmp_path / "a", "--susceptibility", "2", *SMALL), trained(tmp_path / "b", *SMALL)
     assert with_.path.name == without.path.name  # it is no part of the configuration
