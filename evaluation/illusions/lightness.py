@@ -82,18 +82,7 @@ class Lightness(Benchmark):
         for stage in stages:
             here = {d: (seen[d][stage], seen[d].get(NULL + stage)) for d in DISPLAYS}
             scores += judge(stage, readouts[stage], here, bars, stratum)
-        judged = [s for s in scores if s.metric == "index" and s.raw is not None]
-        if judged:
-            last = judged[-1]
-            scores.append(
-                Score(
-                    "index", last.raw, higher_is_better=None, target=last.stage, ci_low=last.ci_low,
-                    ci_high=last.ci_high, n_stimuli=last.n_stimuli,
-                )
-            )  # fmt: skip
-        else:
-            reasons = {s.stage: s.reason for s in scores if s.metric == "index"}
-            scores.append(not_available("index", "; ".join(f"{k}: {v}" for k, v in reasons.items())))
+        scores.append(deepest(scores))
         self._seen = observer, scores
         return scores
 
@@ -210,6 +199,51 @@ def interval(terms: list[tuple[Effect, float]], stratum: NDArray[np.int64]) -> t
     return stratified_bootstrap(total, columns, stratum[good])
 
 
+def deepest(scores: list[Score]) -> Score:
+    """Return the index of the deepest stage that can be judged, as that of the network."""
+    judged = [s for s in scores if s.metric == "index" and s.raw is not None]
+    if not judged:
+        reasons = {s.stage: s.reason for s in scores if s.metric == "index"}
+        return not_available("index", "; ".join(f"{k}: {v}" for k, v in reasons.items()))
+    last = judged[-1]
+    return Score(
+        "index", last.raw, None, None, target=last.stage, ci_low=last.ci_low, ci_high=last.ci_high,
+        n_stimuli=last.n_stimuli,
+    )  # fmt: skip
+
+
+def plot_stages(
+    axes: Any,
+    order: list[str],
+    found: Mapping[tuple[str, str], Score],
+    blur: Mapping[tuple[str, str], float | None],
+    offset: float,
+) -> None:
+    """Draw the effect of every stage with its interval, and that of its blur.
+
+    Args:
+        axes: Of matplotlib.
+        order: Displays from left to right.
+        found: Stage and display → effect.
+        blur: Stage and display → effect of the blur.
+        offset: Between stages, so that intervals do not lie over each other.
+    """
+    stages = list(dict.fromkeys(stage for stage, _ in found))
+    for k, stage in enumerate(stages):
+        shown = [(i, found[stage, d]) for i, d in enumerate(order) if (stage, d) in found]
+        x = np.array([i for i, _ in shown]) + offset * (k - (len(stages) - 1) / 2)
+        y = np.array([s.raw for _, s in shown], dtype=float)
+        bars = [[max(0.0, v - (s.ci_low or v)) for v, (_, s) in zip(y, shown, strict=True)],
+                [max(0.0, (s.ci_high or v) - v) for v, (_, s) in zip(y, shown, strict=True)]]  # fmt: skip
+        (line,) = axes.plot(x, y, marker="o", ms=5, lw=1.2, label=stage)
+        axes.errorbar(x, y, bars, fmt="none", ecolor=line.get_color(), lw=0.9)
+        nulls = [(i, blur[stage, d]) for i, d in enumerate(order) if (stage, d) in blur]
+        axes.plot(
+            [i for i, _ in nulls], [v for _, v in nulls], ls="", marker="x", ms=7, color=line.get_color(),
+            label=f"{stage}: blur alone",
+        )  # fmt: skip
+
+
 def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     """Write effects against human strengths, one line per stage; nothing where no stage can be judged."""
     from evaluation.figures import figure
@@ -217,24 +251,11 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     order = sorted(HUMAN, key=lambda d: HUMAN[d])
     found = {(s.stage, s.target): s for s in scores if s.metric == "effect" and s.raw is not None}
     blur = {(s.stage, s.target): s.raw for s in scores if s.metric == "effect_of_blur"}
-    stages = list(dict.fromkeys(stage for stage, _ in found))
-    if not stages:
+    if not found:
         return None
     with figure(path, 7.2, 4.2) as axes:
         axes.axhline(0, color="0.6", lw=0.8)
-        for k, stage in enumerate(stages):
-            shown = [(i, found[stage, d]) for i, d in enumerate(order) if (stage, d) in found]
-            x = np.array([i for i, _ in shown]) + 0.07 * (k - (len(stages) - 1) / 2)
-            y = np.array([s.raw for _, s in shown], dtype=float)
-            bars = [[max(0.0, v - (s.ci_low or v)) for v, (_, s) in zip(y, shown, strict=True)],
-                    [max(0.0, (s.ci_high or v) - v) for v, (_, s) in zip(y, shown, strict=True)]]  # fmt: skip
-            (line,) = axes.plot(x, y, marker="o", ms=5, lw=1.2, label=stage)
-            axes.errorbar(x, y, bars, fmt="none", ecolor=line.get_color(), lw=0.9)
-            nulls = [(i, blur[stage, d]) for i, d in enumerate(order) if (stage, d) in blur]
-            axes.plot(
-                [i for i, _ in nulls], [v for _, v in nulls], ls="", marker="x", ms=7, color=line.get_color(),
-                label=f"{stage}: blur alone",
-            )  # fmt: skip
+        plot_stages(axes, order, found, blur, 0.07)
         axes.plot(order.index("howe"), 0, marker="*", ms=15, color="k", ls="", label="human zero (Howe)", zorder=5)
         axes.set_xticks(range(len(order)), [f"{d}\nhuman rank {i + 1}: {HUMAN[d]:g}" for i, d in enumerate(order)])
         axes.tick_params(axis="x", labelsize=7)

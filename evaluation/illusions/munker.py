@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, not_available
-from evaluation.illusions.lightness import PERCENT, interval
+from evaluation.illusions.lightness import PERCENT, deepest, interval, plot_stages
 from evaluation.illusions.lightness_stimuli import joined, ramp
 from evaluation.illusions.munker_stimuli import DISPLAYS, TARGETS, any_church, lab, pairs, stripe_width, yellow_blue
 from evaluation.illusions.surface import FEWEST, NULL, Effect, Readout, effects, fit, unresolved
@@ -71,18 +71,7 @@ class Munker(Benchmark):
         for stage in stages:
             here = {d: (seen[d][stage], seen[d].get(NULL + stage)) for d in DISPLAYS}
             scores += judge(stage, readouts[stage], here, bars, stratum)
-        judged = [s for s in scores if s.metric == "index" and s.raw is not None]
-        if judged:
-            last = judged[-1]
-            scores.append(
-                Score(
-                    "index", last.raw, None, None, target=last.stage, ci_low=last.ci_low, ci_high=last.ci_high,
-                    n_stimuli=last.n_stimuli,
-                )
-            )  # fmt: skip
-        else:
-            reasons = {s.stage: s.reason for s in scores if s.metric == "index"}
-            scores.append(not_available("index", "; ".join(f"{k}: {v}" for k, v in reasons.items())))
+        scores.append(deepest(scores))
         self._seen = observer, scores
         return scores
 
@@ -169,25 +158,12 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
 
     found = {(s.stage, s.target): s for s in scores if s.metric == "effect" and s.raw is not None}
     blur = {(s.stage, s.target): s.raw for s in scores if s.metric == "effect_of_blur"}
-    stages = list(dict.fromkeys(stage for stage, _ in found))
-    if not stages:
+    if not found:
         return None
     with figure(path, 6.4, 4.2) as axes:
         axes.axhline(0, color="0.6", lw=0.8)
         order = [THICK, THIN]
-        for k, stage in enumerate(stages):
-            shown = [(i, found[stage, d]) for i, d in enumerate(order) if (stage, d) in found]
-            x = np.array([i for i, _ in shown]) + 0.05 * (k - (len(stages) - 1) / 2)
-            y = np.array([s.raw for _, s in shown], dtype=float)
-            bars = [[max(0.0, v - (s.ci_low or v)) for v, (_, s) in zip(y, shown, strict=True)],
-                    [max(0.0, (s.ci_high or v) - v) for v, (_, s) in zip(y, shown, strict=True)]]  # fmt: skip
-            (line,) = axes.plot(x, y, marker="o", ms=5, lw=1.2, label=stage)
-            axes.errorbar(x, y, bars, fmt="none", ecolor=line.get_color(), lw=0.9)
-            nulls = [(i, blur[stage, d]) for i, d in enumerate(order) if (stage, d) in blur]
-            axes.plot(
-                [i for i, _ in nulls], [v for _, v in nulls], ls="", marker="x", ms=7, color=line.get_color(),
-                label=f"{stage}: blur alone",
-            )  # fmt: skip
+        plot_stages(axes, order, found, blur, 0.05)
         axes.annotate(
             "human sign:\nup, and more\nfor thin stripes", (0.5, 0.97), xycoords="axes fraction", va="top", ha="center",
             fontsize=8, color="0.35",
