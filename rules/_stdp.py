@@ -65,7 +65,7 @@ def find_winners(population: Population, num: int, radius: int, among: Tensor | 
     height, width = latency.shape[2:] if latency.dim() == 4 else (1, 1)
     latency, score = (t.reshape(*t.shape[:2], -1) for t in (latency, population.priority()))
     if among is not None:
-        score = score.masked_fill(~among[:, :, None], -1)
+        score = score * among[:, :, None]
     dense = latency.shape[2] == 1
     images = torch.arange(len(latency), device=latency.device)
     row = torch.arange(height, device=latency.device).repeat_interleave(width)
@@ -74,13 +74,13 @@ def find_winners(population: Population, num: int, radius: int, among: Tensor | 
     if dense:
         top, neurons = score[:, :, 0].topk(min(num, score.shape[1]), 1)
         for j in range(top.shape[1]):
-            found.append(torch.stack([images, neurons[:, j], torch.zeros_like(images)], 1)[top[:, j] > 0])
+            found.append(torch.stack([images, neurons[:, j], torch.zeros_like(images)], 1)[top[:, j] >= 1])
     else:
         best, owner = score.max(1)  # the map that is first at each position
         for _ in range(num):
             top, place = best.max(1)
             neuron = owner.gather(1, place[:, None])
-            found.append(torch.stack([images, neuron[:, 0], place], 1)[top > 0])
+            found.append(torch.stack([images, neuron[:, 0], place], 1)[top >= 1])
             near = (row - row[place][:, None]).abs().le(radius) & (column - column[place][:, None]).abs().le(radius)
             best = best.masked_fill(near | (owner == neuron), -1)
     image, neuron, place = torch.cat(found).unbind(1)

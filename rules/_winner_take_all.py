@@ -138,7 +138,7 @@ class WinnerTakeAll(SpikingRule):
     def reached(self, population: Population) -> Tensor:
         """Return 1 for neurons whose potential reached threshold, whether or not others silenced them, ``(B, ...)``."""
         assert population.crossed is not None
-        return (population.crossed < population.steps).to(population.threshold.dtype)
+        return torch.lt(population.crossed, population.steps, out=torch.empty_like(population.crossed))
 
     def regulate(self, population: Population, found: Winners, num: int) -> Tensor:
         """Return −Δ log θ of a population."""
