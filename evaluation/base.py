@@ -155,11 +155,12 @@ class TrainedObserver:
         image ``(B, 1 or 3, H, W)`` is every frame. What is predicted is ``(B, *out_shape)``, in linear luminance within
         0…1, so that it can be appended to the clip.
         """
-        output = self._normalised(self._each(self.preprocess.stimulus, stimuli, self.rule.predict))
-        return output if self.classes else self.preprocess.frame(output)
+        if not self.classes:
+            return self._each(self.preprocess.stimulus, stimuli, self._frame)
+        return self._normalised(self._each(self.preprocess.stimulus, stimuli, self.rule.predict))
 
     def predict_held_out(self) -> Tensor:
-        """Return class probabilities for the task's held-out images, or frames as ``preprocess.target`` gives them."""
+        """Return class probabilities for the task's held-out images, or what ``preprocess.target`` gives."""
         return self._normalised(self._each(self.preprocess, self.held_out.images, self.rule.predict))
 
     def activations(self, stimuli: Tensor) -> dict[str, Tensor]:
@@ -233,6 +234,9 @@ class TrainedObserver:
         with evaluating(self.net, self.rule):
             outputs = [function(self.net, self._cast(x)).detach() for x in self._batches(prepare, images)]
         return torch.cat(outputs).cpu()
+
+    def _frame(self, net: StagedNet, x: Tensor) -> Tensor:
+        return self.preprocess.frame(self.rule.predict(net, x), x)
 
     def _normalised(self, output: Tensor) -> Tensor:
         return output.float().softmax(1) if self.classes else output

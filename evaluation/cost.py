@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver, not_available
 from rules.base import differentiate
 
-REPEATS = 7
+REPEATS, LEAST = 7, 3
+ENOUGH = 10.0  # seconds after which no repeat is begun
 
 
 class Cost(Benchmark):
@@ -36,7 +37,9 @@ class Cost(Benchmark):
             ]
             flops = [_flops(step) for step in steps]
             seconds: list[list[float]] = [[], []]
-            for _ in range(REPEATS):
+            for repeat in range(REPEATS):
+                if repeat >= LEAST and sum(map(sum, seconds)) > ENOUGH:
+                    break
                 for times, step in zip(seconds, steps, strict=True):
                     start = time.process_time()
                     step()

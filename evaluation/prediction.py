@@ -77,11 +77,12 @@ class Prediction(Benchmark):
 def errors(observer: TrainedObserver) -> tuple[Tensor, Tensor]:
     """Return the mean squared error of the prediction and of a copy of the last frame, per held-out clip ``(N,)``."""
     held_out, preprocess = observer.held_out, observer.preprocess
-    following = preprocess.target(held_out.targets)
-    last = preprocess.target(held_out.images[:, -following.shape[1] :])
-    return tuple(
-        (frame.double() - following).square().flatten(1).mean(1) for frame in (observer.predict_held_out(), last)
-    )  # type: ignore[return-value]
+    target = preprocess.target(held_out.targets)
+    own = observer.predict_held_out().double() - target
+    moved = target
+    if preprocess.predicts == "frame":
+        moved = target - preprocess.target(held_out.images[:, -target.shape[1] :])
+    return tuple(e.double().square().flatten(1).mean(1) for e in (own, moved))  # type: ignore[return-value]
 
 
 def interval(own: Tensor, copied: Tensor, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
@@ -98,12 +99,11 @@ def interval(own: Tensor, copied: Tensor, *, resamples: int = RESAMPLES, seed: i
 def frames_of(observer: TrainedObserver, clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return frames seen ``(N, T, C, H, W)``, the next ones and the predicted ones, in 0…1 as the data are encoded."""
     held_out, preprocess = observer.held_out, observer.preprocess
-    x, following = held_out.images[clips], held_out.targets[clips]
-    if x.dtype == torch.uint8:
-        x, following = x.float() / 255, following.float() / 255
-    channels = following.shape[1]
-    mean, std = (torch.tensor(v[:channels])[:, None, None] for v in (preprocess.mean, preprocess.std))
-    return x.unflatten(1, (-1, channels)), following, observer.predict_held_out()[clips].float() * std + mean
+    x, target = preprocess(held_out.images[clips]), preprocess.target(held_out.targets[clips])
+    following, predicted = (preprocess.shown(f.float(), x) for f in (target, observer.predict_held_out()[clips]))
+    images = held_out.images[clips]
+    seen = images.float() / 255 if images.dtype == torch.uint8 else images
+    return seen.unflatten(1, (-1, target.shape[1])), following, predicted
 
 
 def _without_frames(observer: Observer) -> str:

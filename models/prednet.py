@@ -35,6 +35,7 @@ from models.base import Stage, StagedNet, image_shape, initialise, predicts_imag
 LEVELS = 4
 GATES = ("i", "f", "c", "o")
 PEEPHOLES = ("i", "f", "o")
+Predicts = Literal["frame", "change"]
 
 
 class Level(nn.Module):
@@ -82,10 +83,15 @@ class PredNet(StagedNet):
     recurrent = True
 
     def __init__(
-        self, stages: dict[str, nn.Module], in_shape: tuple[int, ...], out_shape: tuple[int, ...], frames: int
+        self,
+        stages: dict[str, nn.Module],
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        frames: int,
+        predicts: Predicts = "frame",
     ) -> None:
         super().__init__(stages, in_shape, out_shape)
-        self.frames = frames
+        self.frames, self.predicts = frames, predicts
 
     @property
     def levels(self) -> list[Level]:
@@ -114,7 +120,7 @@ class PredNet(StagedNet):
                 predict = levels[n].predict
                 predictions[n] = readout(states[n]) if predict is None else predict(states[n]).relu()
         if levels[0].predict is None:
-            output = predictions[0]
+            output = predictions[0] - frame if self.predicts == "change" else predictions[0]
         else:
             output = readout(torch.cat([state.flatten(1) for state in states], 1))
         return dict(zip(self.stages, [*states, self.shaped(output)], strict=True))
@@ -128,6 +134,7 @@ def build(
     pixels: Literal["linear", "unit"] = "linear",
     peepholes: bool = False,
     weights: str = "",
+    predicts: Predicts = "frame",
 ) -> StagedNet:
     """Return levels ``level0 … level3`` of C, w, 2w and 4w channels (C: of one frame) and the readout.
 
@@ -141,13 +148,17 @@ def build(
         pixels: Whether predicted pixels are cut off at 0 and 1, as published, which wants ``inputs=unit``, or not.
         peepholes: Whether gates see the cell's memory, each at its own place and weight, as in Watanabe's variant.
         weights: File of weights in the layout above; the options must be those of the network they were trained in.
+        predicts: ``change`` for a task that wants the change from the last frame: the last frame is subtracted.
 
     Raises:
         ValueError: If an option is out of range, or the weights do not fit.
     """
     channels, *size = image_shape(in_shape, "prednet")
-    if width < 1 or pixels not in ("linear", "unit"):
-        raise ValueError(f"prednet needs width >= 1 and pixels linear or unit, got {width=}, {pixels=}")
+    if width < 1 or pixels not in ("linear", "unit") or predicts not in ("frame", "change"):
+        raise ValueError(
+            f"prednet needs width >= 1, pixels linear or unit and predicts frame or change, got {width=}, {pixels=}, "
+            f"{predicts=}"
+        )
     frames = 1
     if predicts_images(in_shape, out_shape) and channels % out_shape[0] == 0:
         frames, channels = channels // out_shape[0], out_shape[0]
@@ -166,7 +177,7 @@ def build(
         stages["readout"] = Stage(nn.Conv2d(channels, channels, 3, padding=1), nonlinearity=cut_off)
     else:
         stages["readout"] = Stage(nn.Linear(units, math.prod(out_shape)))
-    net = PredNet(stages, in_shape, out_shape, frames)
+    net = PredNet(stages, in_shape, out_shape, frames, predicts)
     initialise(net)
     if weights:
         load(net, Path(weights).expanduser())

@@ -11,6 +11,7 @@ from evaluation.base import Observer, Score, TrainedObserver, not_available
 from evaluation.illusions.extrapolation import Motion, View
 from evaluation.illusions.snakes_conditions import real
 from evaluation.illusions.snakes_stimuli import fitting
+from evaluation.prediction import errors
 from evaluation.statistics import Array
 
 EQUIVALENT = 0.01  # deg per frame within which a control shows no motion
@@ -62,12 +63,9 @@ def frame_errors(observer: Observer, shown: Tensor, predicted: Tensor) -> tuple[
     On the task's held-out clips where the observer has them, else on the clips that turn.
     """
     if isinstance(observer, TrainedObserver):
-        held_out: Any = observer
-        target = held_out.preprocess.target(held_out.held_out.targets)
-        last = held_out.preprocess(held_out.held_out.images)[:, -target.shape[1] :]
-        predicted = held_out.predict_held_out()
-    else:
-        target, last = shown[:, -1], shown[:, -2]
+        own, copied = errors(observer)
+        return own.mean().item(), copied.mean().item()
+    target, last = shown[:, -1], shown[:, -2]
     return (predicted - target).square().mean().item(), (last - target).square().mean().item()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from evaluation.base import TrainedObserver
-from evaluation.prediction import Prediction, interval
+from evaluation.prediction import Prediction, frames_of, interval
 from experiments import render
 from experiments.leaderboard import read_rows
 from models.base import Stage, StagedNet
@@ -111,3 +111,24 @@ def test_the_board_compares_predictors_by_seed_and_never_shows_skill_for_a_faile
     assert "skill +40.0%" in text and "predicts no better" in text
     (line,) = (one for one in text.splitlines() if one.startswith("| feedback_alignment | 1.200"))
     assert "n/a" in line
+
+
+@pytest.mark.parametrize("share", [0.5, -1.0])
+def test_a_network_that_puts_out_the_change_scores_as_one_that_puts_out_the_frame(share):
+    framed = observer(share)
+    keep = nn.Conv2d(9, 3, 1, bias=False)
+    with torch.no_grad():
+        keep.weight.copy_(framed.net.stages["keep"].synapse.weight)
+        keep.weight[:, 6:, 0, 0] -= torch.eye(3)
+    net = StagedNet({"keep": Stage(keep), "readout": framed.net.stages["readout"]}, (9, 8, 8), (3, 8, 8))
+    x, target = framed.held_out.images, framed.held_out.targets
+    changed = dataclasses.replace(
+        framed, net=net, held_out=Images(x, target - x[:, 6:]),
+        preprocess=dataclasses.replace(framed.preprocess, predicts="change"),
+    )  # fmt: skip
+    one, other = measured(framed), measured(changed)
+    for metric in ("error_ratio", "error", "copy_error", "clips_better"):
+        assert other[metric].value == pytest.approx(one[metric].value, abs=1e-5)
+    assert torch.allclose(framed.predict(x), changed.predict(x), atol=1e-5)
+    for a, b in zip(frames_of(framed, torch.arange(3)), frames_of(changed, torch.arange(3)), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)

@@ -149,3 +149,12 @@ def test_a_rule_for_chains_says_why_it_cannot_train_a_recurrent_network():
     assert refusal(Backprop(), net, MSE) is None
     grads = ReadoutOnly().learn(net, torch.rand(2, 9, 8, 8), torch.rand(2, 3, 8, 8), MSE).grads
     assert set(grads) == {"stages.readout.synapse.weight", "stages.readout.synapse.bias"}
+
+
+def test_the_change_is_the_predicted_frame_minus_the_last_one():
+    torch.manual_seed(0)
+    framed = prednet.build((9, 8, 8), (3, 8, 8), width=2)
+    changed = prednet.build((9, 8, 8), (3, 8, 8), width=2, predicts="change")
+    changed.load_state_dict(framed.state_dict())
+    x = torch.randn(2, 9, 8, 8)
+    assert torch.allclose(changed(x), framed(x) - x[:, 6:], atol=1e-6)

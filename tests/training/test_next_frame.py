@@ -122,7 +122,7 @@ def test_stimuli_are_clips_or_still_images():
     still = torch.rand(2, 3, 8, 8)
     as_clip = preprocess.stimulus(still.repeat(1, 3, 1, 1))
     assert torch.allclose(preprocess.stimulus(still), as_clip) and as_clip.shape == (2, 9, 8, 8)
-    assert torch.allclose(preprocess.frame(as_clip[:, 3:6]), still, atol=1e-5)
+    assert torch.allclose(preprocess.frame(as_clip[:, 3:6], as_clip), still, atol=1e-5)
     clip = torch.rand(2, 9, 16, 16)
     last = preprocess.stimulus(clip)[:, -3:]
     alone = Preprocess((3, 8, 8), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "srgb").stimulus(clip[:, -3:])
@@ -204,3 +204,22 @@ def test_a_folder_without_sequences_and_broken_frames_are_named(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"no film")
     with pytest.raises(UserError, match="pip install av"):
         task(clips="folder", path=str(tmp_path / "film.mp4"))
+
+
+@pytest.mark.parametrize("clips", ["natural_motion", "moving_shapes"])
+def test_a_change_is_the_next_frame_minus_the_last_and_gives_the_frame_back(clips):
+    framed, changed = (task(clips=clips, predicts=p) for p in ("frame", "change"))
+    assert torch.equal(framed.train.images, changed.train.images)
+    one, other = framed.preprocess(), changed.preprocess()
+    for a, b in ((framed.train, changed.train), (framed.test, changed.test)):
+        x = one(a.images)
+        # In units of the input, so that errors of changes and of frames are the same numbers.
+        assert torch.allclose(other.target(b.targets), one.target(a.targets) - x[:, -3:], atol=1e-5)
+        assert torch.allclose(other.shown(other.target(b.targets), x), a.targets.float() / 255, atol=1e-5)
+    still = task(clips=clips, predicts="change", order="static")
+    assert not still.train.targets.any() and still.train.targets.dtype == torch.int16
+
+
+def test_unknown_outputs_are_refused():
+    with pytest.raises(UserError, match="predicts"):
+        task(predicts="nothing")

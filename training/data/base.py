@@ -17,6 +17,7 @@ from training.config import Inputs, stream
 
 Encoding = Literal["linear", "srgb"]
 Augment = Literal["none", "flip", "flip_crop"]
+Predicts = Literal["frame", "change"]
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # weights of linear R, G, B (Rec. 709)
 
 
@@ -50,6 +51,7 @@ class Preprocess:
         std: Standard deviation per channel.
         encoding: Whether the training images are linear in luminance or sRGB-encoded photographs.
         frames: Frames of a clip that one input holds, stacked along its channels, the oldest first; 1 for images.
+        predicts: Whether outputs are the next frame of a clip, or its change from the last frame.
     """
 
     shape: tuple[int, int, int]
@@ -57,14 +59,17 @@ class Preprocess:
     std: tuple[float, ...]
     encoding: Encoding
     frames: int = 1
+    predicts: Predicts = "frame"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Standardise images that are already in the training encoding and shape."""
         return self._standardised(images, self.shape[0])
 
     def target(self, targets: Tensor) -> Tensor:
-        """Return class indices as they are, and frames ``(N, C, H, W)`` standardised as those of an input."""
-        return targets if targets.dim() == 1 else self._standardised(targets, targets.shape[1])
+        """Return class indices as they are, and frames ``(N, C, H, W)``, or changes, standardised as an input's are."""
+        if targets.dim() == 1:
+            return targets
+        return self._standardised(targets, targets.shape[1], centred=self.predicts == "frame")
 
     def stimulus(self, images: Tensor) -> Tensor:
         """Fit stimuli in linear luminance to the network: size, channels, encoding, then standardise.
@@ -88,17 +93,28 @@ class Preprocess:
         x = to_srgb(x) if self.encoding == "srgb" else x
         return self(x.unflatten(0, (-1, self.frames)).flatten(1, 2) if self.frames > 1 else x)
 
-    def frame(self, output: Tensor) -> Tensor:
-        """Return predicted frames ``(N, C, H, W)`` as stimuli: in linear luminance, within 0…1."""
+    def shown(self, output: Tensor, x: Tensor) -> Tensor:
+        """Return the frames ``(N, C, H, W)`` that an output predicts, in 0…1 as the training frames are encoded.
+
+        Args:
+            output: Of the network, or what ``target`` returns.
+            x: The network's input, to whose last frame a predicted change is added.
+        """
         channels = output.shape[1]
         mean, std = (output.new_tensor(values[:channels])[:, None, None] for values in (self.mean, self.std))
-        x = (output * std + mean).clamp(0, 1)
-        return to_linear(x) if self.encoding == "srgb" else x
+        if self.predicts == "change":
+            output = output + x[:, -channels:]
+        return output * std + mean
 
-    def _standardised(self, images: Tensor, channels: int) -> Tensor:
-        x = images.float().div_(255) if images.dtype == torch.uint8 else images
+    def frame(self, output: Tensor, x: Tensor) -> Tensor:
+        """Return what ``shown`` returns as stimuli: in linear luminance, within 0…1."""
+        frames = self.shown(output, x).clamp(0, 1)
+        return to_linear(frames) if self.encoding == "srgb" else frames
+
+    def _standardised(self, images: Tensor, channels: int, *, centred: bool = True) -> Tensor:
+        x = images if images.is_floating_point() else images.float().div_(255)
         mean, std = (x.new_tensor(values[:channels])[:, None, None] for values in (self.mean, self.std))
-        return (x - mean) / std
+        return (x - mean) / std if centred else x / std
 
 
 def to_srgb(linear: Tensor) -> Tensor:
@@ -126,6 +142,7 @@ class Task:
         encoding: Of the images.
         augment: Random changes of training images: mirror, or mirror and shift by up to 4 pixels.
         inputs: Whether networks see images standardised by the training set, or in 0…1.
+        predicts: Whether targets are next frames, or their changes from the last frame.
     """
 
     classes: tuple[str, ...]
@@ -135,6 +152,7 @@ class Task:
     augment: Augment = "none"
     objective: str = "cross_entropy"
     inputs: Inputs = "standardised"
+    predicts: Predicts = "frame"
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -176,7 +194,8 @@ class Task:
         """Return the standardisation that the training images define, or none."""
         if self.inputs == "unit":
             channels = self.in_shape[0]
-            return Preprocess(self.in_shape, (0.0,) * channels, (1.0,) * channels, self.encoding, self.frames)
+            none, one = (0.0,) * channels, (1.0,) * channels
+            return Preprocess(self.in_shape, none, one, self.encoding, self.frames, self.predicts)
         chunks = self.train.images.split(4096)
         scale = 255.0 if self.train.images.dtype == torch.uint8 else 1.0
         count = self.train.images[:, 0].numel()
@@ -185,7 +204,8 @@ class Task:
         # The same for every frame of a clip: a still image is then the same in all of them.
         mean, square = (m.view(self.frames, -1).mean(0).repeat(self.frames) for m in (mean, square))
         std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=1e-3)
-        return Preprocess(self.in_shape, tuple(mean.tolist()), tuple(std.tolist()), self.encoding, self.frames)
+        mean, std = tuple(mean.tolist()), tuple(std.tolist())
+        return Preprocess(self.in_shape, mean, std, self.encoding, self.frames, self.predicts)
 
 
 class BatchOrder(Sampler[tuple[int, int, list[int]]]):
