@@ -10,7 +10,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from evaluation.brain.features import precise
+from evaluation.brain import models as rows
+from evaluation.brain.features import Spec, precise
 from evaluation.brain.inference import Row, align, on_images
 from evaluation.brain.losses import SEED
 from evaluation.brain.rdm import square
@@ -22,6 +23,8 @@ from models import cnn
 from models.base import Stage, StagedNet
 from rules.backprop import Backprop
 from rules.readout_only import ReadoutOnly
+from rules.spiking_readout_only import SpikingReadoutOnly
+from rules.stdp import STDP
 from rules.untrained import Untrained
 from tests.evaluation.brain.conftest import observer_of
 from tests.evaluation.brain.examined import OnData, by_name, examine
@@ -177,6 +180,25 @@ def test_shuffled_labels_have_a_null_of_many_shuffles(scored, few, small):
     (score,) = by_name(examine(few, small), "signal_shuffled_label_null", stage="readout", target=target)
     assert score.raw == pytest.approx(np.mean(values), abs=1e-3)
     assert (score.ci_low, score.ci_high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=5e-3)
+
+
+@pytest.mark.parametrize("rule", [STDP(coactive=0.3), SpikingReadoutOnly(), Backprop()], ids=lambda r: type(r).__name__)
+def test_the_null_of_a_local_rule_is_the_one_that_it_learns(rule, few, monkeypatch):
+    """What is taken over from two shuffles is, to the last bit, what all six give by learning."""
+    torch.manual_seed(0)
+    observer = precise(observer_of(cnn.build((3, 32, 32), (4,), width=4, hidden=16), rule))
+    learned = []
+    learn = type(rule).learn
+    monkeypatch.setattr(type(rule), "learn", lambda *args: learned.append(0) or learn(*args))
+    short = rows._null(observer, few, Spec(), 6)
+    calls = len(learned)
+    monkeypatch.setattr(rows, "TRIED", 7)
+    whole = rows._null(observer, few, Spec(), 6)
+    assert short.keys() == whole.keys() and "readout" in whole
+    for stage, vectors in whole.items():
+        assert np.array_equal(short[stage], vectors, equal_nan=True)
+    share = calls / (len(learned) - calls)
+    assert share == pytest.approx(1 if isinstance(rule, Backprop) else 2 / 6)
 
 
 def test_low_level_controls_are_held_constant_together_and_one_by_one(scored):
