@@ -58,7 +58,7 @@ def turn(before: Tensor, after: Tensor, limit: float) -> Tensor:
         limit: Largest turn that is looked for; half a period for patterns that repeat.
     """
     cross = (before.conj() * after).sum(2)
-    power = before.abs().square().sum((2, 3)), after.abs().square().sum((2, 3))
+    power = _power(before), _power(after)
     harmonic = torch.arange(1, cross.shape[-1] + 1, dtype=torch.float64)
     tried, agreement = _tried(cross, limit)
     angle = tried[agreement.argmax(-1)]
@@ -75,7 +75,7 @@ def turn(before: Tensor, after: Tensor, limit: float) -> Tensor:
 
 def likeness(before: Tensor, after: Tensor, limit: float) -> Tensor:
     """Return the correlation of every ring with itself at the best turn, ``(B, R)``; arguments as of ``turn``."""
-    power = before.abs().square().sum((2, 3)) * after.abs().square().sum((2, 3))
+    power = _power(before) * _power(after)
     _, agreement = _tried((before.conj() * after).sum(2), limit)
     return agreement.amax(-1) / power.sqrt().clamp(min=LEAST_CONTRAST)
 
@@ -89,7 +89,12 @@ def _tried(cross: Tensor, limit: float) -> tuple[Tensor, Tensor]:
 
 def contrast(series: Tensor) -> Tensor:
     """Return the standard deviation along the circles of every ring, ``(B, R)``."""
-    return series.abs().square().mean(2).sum(-1).mul(2).sqrt()
+    return (2 / series.shape[2] * _power(series)).sqrt()
+
+
+def _power(series: Tensor) -> Tensor:
+    """Return the sum of squares of every ring, ``(B, R)``."""
+    return torch.view_as_real(series).square().sum((2, 3, 4))
 
 
 def rotation(before: Tensor, after: Tensor, rings: Sequence[tuple[float, float]], limit: float = 10.0) -> Tensor:

@@ -3,7 +3,7 @@
 Shapes: clips are ``(B, T, C, H, W)`` in linear luminance. Their phases are spread over one period at random.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import torch
@@ -33,18 +33,24 @@ def snake(seen: View) -> Disc:
     return replace(seen.disc, colours=KITAOKA if seen.channels == 3 else GREY)
 
 
-def clips(seen: View, num: int = PHASES, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
+def clips(
+    seen: View, num: int = PHASES, seed: int = 0, only: Collection[str] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Yield every condition's code and its clips.
 
     Args:
         seen: How the observer sees.
         num: Images per condition; an even number.
         seed: Of phases, orders and displacements.
+        only: Codes of discs; none but these are drawn.
     """
     disc = snake(seen)
     turns = phases(num, disc.period, seed)
     for code, variant in variants(disc).items():
-        yield code, seen.still(render(variant, seen.size, turns, seed=seed))
+        if only is None or code in only:
+            yield code, seen.still(render(variant, seen.size, turns, seed=seed))
+    if only is not None:
+        return
     yield "C5", seen.still(torch.cat([texture(seen.size, torch.zeros(1), seed=seed + n) for n in range(TEXTURES)]))
     yield "C6", seen.still(crops(seen.size, seen.channels == 1, seed=seed))
     if seen.frames > 1:
