@@ -35,7 +35,6 @@ from evaluation.illusions.snakes_scores import (
 from evaluation.illusions.snakes_stimuli import CONDITIONS, KITAOKA, fitting, render, texture, variants
 from evaluation.illusions.static_null import StaticMap, fit
 
-
 UNGATED = ("S1", *CONTROLS, "G1", "G2")  # measured whether or not the gates are passed
 
 
