@@ -75,7 +75,7 @@ class Population:
     overshoot: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.potential: Tensor | None = None
+        self.charge: Tensor | None = None  # the potential; of leaky neurons in units of the threshold, snnTorch's 1
         self.latched: Tensor | None = None
         self.crossed: Tensor | None = None  # step at which the threshold is first crossed, with or without a spike
         self.waited: Tensor | None = None  # step of the spike, where inhibition makes it another
@@ -92,9 +92,16 @@ class Population:
         signal = self._first_spike(current, theta) if self.neuron == "first_spike" else self._leaky(current, theta)
         if self.remember:
             self.signals.append(signal)
-        if self.keep and self.potential is not None and not (self.neuron == "first_spike" and self.surrogate is None):
-            self.potentials.append(self.potential.detach().clone())
+        if self.keep and self.charge is not None:
+            self.potentials.append(self.potential.detach().clone())  # type: ignore[union-attr]
         return signal
+
+    @property
+    def potential(self) -> Tensor | None:
+        """Return the potential; of first-spike neurons only where they have a surrogate."""
+        if self.charge is None or self.neuron == "first_spike":
+            return self.charge
+        return self.charge * self._theta(self.charge)
 
     @property
     def latency(self) -> Tensor:
@@ -179,31 +186,29 @@ class Population:
             everyone = self.allowed(current.shape[1]) == current.shape[1]
             return (self.fired if everyone else self._inhibit_now(before)).to(current.dtype)
         drive = current / self.steps
-        self.potential = drive if self.potential is None else self.potential + drive
-        above = self.potential - theta
+        self.charge = drive if self.charge is None else self.charge + drive
+        above = self.charge - theta
         before = torch.zeros_like(above) if self.latched is None else self.latched
         self.latched = before + (1 - before) * self.surrogate(above).to(above.dtype)  # snnTorch's are float32
         return self.latched
 
     def _leaky(self, current: Tensor, theta: Tensor) -> Tensor:
-        # In units of the threshold, which then is 1 for snnTorch.
-        rest = torch.zeros_like(current) if self.potential is None else self.potential / theta
+        rest = torch.zeros_like(current) if self.charge is None else self.charge
         if self.compete:
-            spikes, self.potential = self._compete(current / theta, rest)
+            spikes, self.charge = self._compete(current / theta, rest)
         else:
-            spikes, self.potential = self.cell(current / theta, rest)
+            spikes, self.charge = self.cell(current / theta, rest)
             spikes = spikes.to(current.dtype)  # snnTorch's are float32
-        self.potential = self.potential * theta
         return spikes
 
     def _compete(self, current: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        above = self.decay * rest + current - 1
-        best, winner = above.max(1, keepdim=True)
-        fires = best > 0
-        spikes = torch.zeros_like(above).scatter_(1, winner, fires.to(above.dtype))
+        potential = torch.add(current, rest, alpha=self.decay)
+        best, winner = potential.max(1, keepdim=True)
+        fires = (best > 1).to(potential.dtype)
+        spikes = torch.zeros_like(potential).scatter_(1, winner, fires)
         if self.surrogate is not None:  # the winner alone passes derivatives on
-            spikes = spikes * self.surrogate(above).to(above.dtype)
-        return spikes, torch.where(fires, torch.zeros_like(above), above + 1)
+            spikes = spikes * self.surrogate(potential - 1).to(potential.dtype)
+        return spikes, potential * (1 - fires)
 
 
 @dataclass(frozen=True)
@@ -231,13 +236,14 @@ def simulate(net: StagedNet, inputs: Tensor, populate: Callable[[str], Populatio
     for name in net.hidden:
         stage = net.stages[name]
         assert isinstance(stage, Stage)
-        layers[name] = layer = _advance(name, stage, signal, populate)
+        layers[name] = layer = advance(name, stage, signal, populate)
         signal = layer.signal
     output = net.stages[net.readout](signal.mean(0))
     return layers, net.shaped(output)
 
 
-def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], Population]) -> Layer:
+def advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], Population]) -> Layer:
+    """Run one hidden stage in time under the signal below it, ``(T, B, ...)``."""
     own = populate(name)
     prefix = f"stages.{name}.synapse"
     pooled = []
@@ -258,8 +264,13 @@ def _advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], 
             own.inhibit()
             return Layer([own], _latched(own, stage.pool, signal), stage.pool)
         current = stage.synapse(frames[0])
+        # One product for all steps where it is small: a dense stage's weights are then read once.
+        dense = isinstance(stage.synapse, nn.Linear) and not constant
+        currents = stage.synapse(signal.flatten(0, 1)).unflatten(0, signal.shape[:2]) if dense else None
         for t, frame in enumerate(frames):
-            if t and not constant:
+            if currents is not None:
+                current = currents[t]
+            elif t and not constant:
                 current = stage.synapse(frame)
             pooled.append(stage.pool(own.step(current)))
         return Layer([own], torch.stack(pooled), stage.pool)

@@ -130,12 +130,18 @@ class SpikingRule(Rule):
             inputs = inputs + (drive - drive.detach())
 
         def populate(name: str) -> Population:
-            theta = self.threshold(name).detach()
-            return Population(
-                name, theta, self.steps, self.neuron, self.decay, surrogate, self.compete, self.coactive, keep, remember
-            )
+            return self.population(name, surrogate, keep=keep, remember=remember)
 
         return simulate(net, inputs, populate)
+
+    def population(
+        self, name: str, surrogate: Surrogate | None = None, *, keep: bool = False, remember: bool = False
+    ) -> Population:
+        """Return the neurons of a place, at rest; arguments as in ``run``."""
+        theta = self.threshold(name).detach()
+        return Population(
+            name, theta, self.steps, self.neuron, self.decay, surrogate, self.compete, self.coactive, keep, remember
+        )
 
     def learn_readout(
         self,

@@ -103,6 +103,9 @@ class Trace(SpikingRule):
         sides = [(pre.clamp(min=0), up, down)]
         if push_pull:
             sides.append(((-pre).clamp(min=0), -down, -up))
+        if isinstance(module, nn.Linear):
+            delta, drive = self.at_spikes(sides, post)
+            return fair * delta, fair * drive
         delta, drive = torch.zeros_like(module.weight), torch.zeros_like(post[0])
         y = earlier_trace(post, self.tau_minus) if self.depression else None
         for spikes, ltp, ltd in sides:
@@ -116,6 +119,32 @@ class Trace(SpikingRule):
                 delta += weight * correlate(module, before, after)
                 drive += (project(module, weight, before) * after).sum(0)
         return fair * delta, fair * drive
+
+    def at_spikes(self, sides: list[tuple[Tensor, Tensor, Tensor]], post: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``plasticity`` of a dense stage, visiting postsynaptic spikes alone: one in F neurons fires at a step.
+
+        A presynaptic spike meets the trace y of each earlier postsynaptic one: that is each postsynaptic spike meeting
+        the same decaying trace of the presynaptic spikes to come.
+
+        Args:
+            sides: Presynaptic spikes ``(T, B, I)``, and the factors ``(F, I)`` of their potentiation and depression.
+            post: ``(T, B, F)``.
+        """
+        step, image, neuron = post.nonzero(as_tuple=True)
+        # What x_tar takes away is the same at every spike.
+        lost = self.potentiation * self.trace_target * torch.stack([ltd for _, _, ltd in sides]).sum(0)
+        spikes_of = post.sum(0)
+        delta, drive = -spikes_of.sum(0)[:, None] * lost, -spikes_of * lost.sum(1)
+        for spikes, ltp, ltd in sides:
+            terms = [(self.potentiation * ltp, earlier_trace(spikes, self.tau_plus))]
+            if self.depression:
+                terms.append((-self.depression * ltd, later_trace(spikes, self.tau_minus)))
+            for weight, trace in terms:
+                seen = trace[step, image]
+                delta += weight * torch.zeros_like(weight).index_add_(0, neuron, seen)
+                change = torch.linalg.vecdot(weight[neuron], seen)
+                drive.index_put_((image, neuron), change, accumulate=True)
+        return delta, drive
 
     def regulate(self, post: Tensor) -> Tensor:
         """Return −Δ log θ of a population with spikes ``(T, B, ...)``."""
@@ -144,10 +173,20 @@ def earlier_trace(spikes: Tensor, tau: float) -> Tensor:
         spikes: ``(T, ...)``.
         tau: In steps.
     """
-    decay = math.exp(-1 / tau)
-    trace = torch.zeros_like(spikes)
-    for t in range(1, len(spikes)):
-        trace[t] = decay * (trace[t - 1] + spikes[t - 1])
+    return _trace(spikes, range(len(spikes)), math.exp(-1 / tau))
+
+
+def later_trace(spikes: Tensor, tau: float) -> Tensor:
+    """Return, at every step, Σ over t' > t of s(t') e^{−(t' − t)/τ}: ``earlier_trace`` with time reversed."""
+    return _trace(spikes, range(len(spikes) - 1, -1, -1), math.exp(-1 / tau))
+
+
+def _trace(spikes: Tensor, order: range, decay: float) -> Tensor:
+    trace, seen = torch.empty_like(spikes), spikes.unbind(0)
+    now = torch.zeros_like(spikes[0])
+    for t in order:
+        trace[t] = now
+        now = now.add_(seen[t]).mul_(decay)
     return trace
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from models.base import StagedNet
+from models.base import Stage, StagedNet
 from rules._encoding import Encoding
-from rules._spiking import Layer, Population
+from rules._spiking import Layer, Population, advance
 from rules._spiking_rule import UNIT_RATE, SpikingRule, hidden_synapses, threshold_name
 from rules._stdp import Winners, afferents, bound_name, change, find_winners, onto_stage, unpoolable
 from rules.base import Learned, Objective
@@ -66,22 +66,54 @@ class WinnerTakeAll(SpikingRule):
         grads = self.learn_readout(net, layers, error, objective, rate=self.readout, floor=1.0)
         signals = {net.readout: error}
         learning = self.learning_stages(net)
-        for name, layer in layers.items():
-            signals[name] = torch.zeros_like(layer.signal[0])
-            for population in layer.populations:
-                num = self.winners if population.overshoot is not None and population.overshoot.dim() == 4 else 1
-                among = self.eligible(name, net, layers) if population is layer.populations[-1] else None
-                found = find_winners(population, num, self.radius, among)
-                grads[threshold_name(population.name)] = self.regulate(population, found, num)
-                if name not in learning:
-                    continue
-                ltp, ltd = self.amplitudes(found, name, net, layers, target)
-                drive = self.plasticity(population, found, num, ltp, ltd, name == net.hidden[0], grads, len(x))
-                if population is layer.populations[-1]:
-                    signals[name] = onto_stage(drive, found, population, layer.pool)
+        for name in layers:
+            stage_grads, signals[name] = self.learn_layer(net, name, layers, target, plastic=name in learning)
+            grads |= stage_grads
         if self.images_per_stage:
             self.get_buffer("images_seen").add_(len(x))
         return Learned(grads, objective.losses(output, target).mean(), output, signals)
+
+    def learn_layer(
+        self, net: StagedNet, name: str, layers: dict[str, Layer], target: Tensor, *, plastic: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return −Δw and −Δ log θ of one hidden stage, and its learning signal.
+
+        Args:
+            net: The network.
+            name: The stage.
+            layers: The stages in time, at least this one.
+            target: Of every image; a stage without reward does not look at it.
+            plastic: Whether the weights learn, or the thresholds alone.
+        """
+        layer, grads = layers[name], {}
+        signal = torch.zeros_like(layer.signal[0])
+        for population in layer.populations:
+            num = self.winners if population.overshoot is not None and population.overshoot.dim() == 4 else 1
+            among = self.eligible(name, net, layers) if population is layer.populations[-1] else None
+            found = find_winners(population, num, self.radius, among)
+            grads[threshold_name(population.name)] = self.regulate(population, found, num)
+            if not plastic:
+                continue
+            ltp, ltd = self.amplitudes(found, name, net, layers, target)
+            first, images = name == net.hidden[0], len(signal)
+            drive = self.plasticity(population, found, num, ltp, ltd, first, grads, images)
+            if population is layer.populations[-1]:
+                signal = onto_stage(drive, found, population, layer.pool)
+        return grads, signal
+
+    @torch.no_grad()
+    def learn_stage(self, net: StagedNet, name: str, below: Tensor) -> dict[str, Tensor]:
+        """Return −Δw and −Δ log θ of one stage alone, from the latched spikes below it: layer-wise learning by hand.
+
+        Args:
+            net: The network.
+            name: The stage, not one that learns under reward.
+            below: ``(T, B, ...)``, such as the pooled spikes of a stage that has learned, kept for all images.
+        """
+        stage = net.stages[name]
+        assert isinstance(stage, Stage)
+        layer = advance(name, stage, below, self.population)
+        return self.learn_layer(net, name, {name: layer}, below.new_zeros(0), plastic=True)[0]
 
     def learning_stages(self, net: StagedNet) -> list[str]:
         """Return the stages that learn now."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models import cnn, mlp, resnet, vgg
 from rules._encoding import contrast, difference_of_gaussians, encode, rank_latency
-from rules._spiking import Population, simulate
+from rules._spiking import Population, _earliest, kth_largest, simulate
 from rules.base import OBJECTIVES
 from rules.reward_stdp import RewardSTDP
 from rules.spiking_readout_only import SpikingReadoutOnly
@@ -166,6 +166,20 @@ def test_the_record_agrees_with_the_activations_and_latencies_with_the_code():
     rate = attached(TraceSTDP(steps=9), net)
     record, code = rate.record(net, x), rate.activations(net, x)
     assert all(torch.allclose(code[s], record[s].rates) for s in net.hidden)
+
+
+@given(maps=st.integers(1, 9), data=st.data())
+def test_the_kth_largest_is_that_of_topk(maps, data):
+    k = data.draw(st.integers(1, maps))
+    x = torch.randint(0, 4, (3, maps, 2, 5)).double()  # with ties
+    assert torch.equal(kth_largest(x, k), x.topk(k, 1).values[:, -1:])
+
+
+@pytest.mark.parametrize("side", [6, 7])
+def test_the_earliest_latency_under_a_pooling_is_that_of_max_pool(side):
+    latency = torch.randint(0, 11, (2, 3, side, side)).double()
+    for pool in (torch.nn.MaxPool2d(2), torch.nn.MaxPool2d(3, 2), torch.nn.MaxPool2d(2, ceil_mode=True)):
+        assert torch.equal(_earliest(latency, pool), -pool(-latency))
 
 
 def test_max_pooling_passes_the_earliest_spike():

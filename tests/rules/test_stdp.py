@@ -166,6 +166,34 @@ def test_under_poisson_drive_the_additive_rule_is_bimodal_and_the_multiplicative
     assert multiplicative.mean() == pytest.approx(0.5, abs=0.15)  # (1 − p) = 1.05 p, shifted up by causal pairs
 
 
+@pytest.mark.parametrize("mu", [0.0, 1.0])
+@pytest.mark.parametrize("depression", [0.0, A])
+def test_a_dense_stage_that_visits_spikes_alone_learns_what_a_convolution_of_one_position_learns(mu, depression):
+    """Two ways to the same Δw: at postsynaptic spikes alone, and as a contraction over all steps."""
+    rule = TraceSTDP(potentiation=A, depression=depression, tau_plus=5.0, tau_minus=9.0, mu=mu, trace_target=0.7)
+    pre, post = torch.randint(-1, 2, (30, 4, 6)).double(), (torch.rand(30, 4, 3) < 0.3).double()
+    dense, conv = nn.Linear(6, 3), nn.Conv2d(6, 3, 1)
+    with torch.no_grad():
+        conv.weight.copy_(dense.weight[:, :, None, None])
+        delta, drive = rule.plasticity(dense, torch.tensor(1.0), pre, post, True)
+        other, same = rule.plasticity(conv, torch.tensor(1.0), pre[..., None, None], post[..., None, None], True)
+    assert torch.allclose(delta, other.flatten(1), atol=1e-12) and torch.allclose(drive, same.flatten(1), atol=1e-12)
+    assert float(delta.abs().max()) > 1e-3
+
+
+def test_a_stage_learns_alone_from_kept_spikes_what_it_learns_in_the_network():
+    net = cnn.build((1, 8, 8), (10,), width=4, hidden=12)
+    rule = attached(STDP(coactive=0.5), net)
+    x, target = batch()
+    layers, _ = rule.run(net, x, seed=0)
+    grads = rule.learn(net, x, target, CE).grads
+    for stage, below in (("conv2", "conv1"), ("hidden", "conv3")):
+        alone = rule.learn_stage(net, stage, layers[below].signal)
+        assert set(alone) == {k for k in grads if stage in k} and len(alone) == 2
+        for name, grad in alone.items():
+            assert torch.allclose(grad, grads[name]), name
+
+
 def test_convolutional_trace_stdp_is_the_sum_of_dense_stdp_over_positions():
     conv = nn.Conv2d(2, 3, 3, stride=2, padding=1)
     pre, post = torch.rand(4, 2, 2, 6, 6), torch.rand(4, 2, 3, 3, 3)
