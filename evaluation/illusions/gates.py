@@ -12,8 +12,8 @@ from evaluation.statistics import Array
 COLLAPSE = 0.6  # least entropy of the answers, as a share of that of answers spread over the polygons
 
 
-def competence_gate(answers: Array, truth: Array, names: Sequence[str]) -> str | None:
-    """Return why a network may not be judged: every class of real polygon must be named well above chance.
+def competence_gate(answers: Array, truth: Array, names: Sequence[str], what: str = "polygons") -> str | None:
+    """Return why a network may not be judged: every class of real figure must be named well above chance.
 
     The lower 95 % bound of each class's accuracy must exceed chance + half of what is left above it.
     """
@@ -23,14 +23,14 @@ def competence_gate(answers: Array, truth: Array, names: Sequence[str]) -> str |
         own = answers[truth == c]
         low, _ = wilson(float((own == c).mean()), len(own))
         if low <= needed:
-            return f"cannot name real polygons: {names[int(c)]} {np.mean(own == c):.0%}"
+            return f"cannot name real {what}: {names[int(c)]} {np.mean(own == c):.0%}"
     return None
 
 
-def collapse_gate(answers: Array) -> str | None:
-    """Return why a network may not be judged: it must not answer the same to everything."""
+def collapse_gate(answers: Array, num: int = len(CORNERS)) -> str | None:
+    """Return why a network may not be judged: it must not answer the same to everything, of ``num`` answers."""
     share = np.bincount(answers.astype(int)) / len(answers)
-    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum() / math.log(len(CORNERS)))
+    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum() / math.log(num))
     return f"answers nearly the same to everything (entropy {entropy:.2f})" if entropy < COLLAPSE else None
 
 

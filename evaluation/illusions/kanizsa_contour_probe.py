@@ -9,6 +9,7 @@ A stage in which the probe does not know real contours (held-out AUC below ``COM
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -55,13 +56,13 @@ class KanizsaContourProbe(Benchmark):
         scores, judged = [], []
         for stage in figures["IN"]:
             taught, held_out = (a[stage] for a, _ in activity)
-            weight, mean, scale = _probe(taught, activity[0][1])
-            known = auc(*(((held_out[activity[1][1] == k] - mean) / scale) @ weight for k in (1, 0)))
+            probe = linear_probe(taught, activity[0][1])
+            known = auc(*(probe(held_out[activity[1][1] == k]) for k in (1, 0)))
             scores.append(Score("auc_real", known, higher_is_better=None, stage=stage, n_stimuli=self.test))
             if known < COMPETENT:
                 scores.append(not_available("auc_in", f"knows real contours by {known:.2f} only", stage=stage))
                 continue
-            said = {c: ((v[stage] - mean) / scale) @ weight for c, v in figures.items()}
+            said = {c: probe(v[stage]) for c, v in figures.items()}
             against = {c: auc(said["IN"], said[c]) for c in CONTROLS}
             scores += [
                 Score("auc_vs", a, higher_is_better=None, stage=stage, target=c, n_stimuli=2 * self.test)
@@ -138,10 +139,11 @@ def _stage_activity(observer: Observer, stimuli: Tensor) -> dict[str, Array]:
     return {name: np.asarray(a.double().numpy()) for name, a in last.items()}
 
 
-def _probe(taught: Array, labels: Array) -> tuple[Array, Array, Array]:
+def linear_probe(taught: Array, labels: Array) -> Callable[[Array], Array]:
+    """Return a read-out of activity ``(B, units)``: its value is above 0 where it says 1; as many 1 as 0 are taught."""
     from sklearn.linear_model import RidgeClassifier
 
     mean, scale = taught.mean(0), taught.std(0)
     scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
-    probe = RidgeClassifier(alpha=10.0 * taught.shape[1] ** 0.5).fit((taught - mean) / scale, labels)
-    return np.ravel(probe.coef_), mean, scale
+    weight = np.ravel(RidgeClassifier(alpha=10.0 * taught.shape[1] ** 0.5).fit((taught - mean) / scale, labels).coef_)
+    return lambda activity: np.asarray(((activity - mean) / scale) @ weight)
