@@ -49,6 +49,7 @@ class Estimate:
         high: Upper end.
         per_seed: The number of every seed that has it.
         reason: Why seeds lack it.
+        said: What its scores say of themselves.
     """
 
     value: float | None = None
@@ -56,6 +57,7 @@ class Estimate:
     high: float | None = None
     per_seed: dict[int, float] = field(default_factory=dict)
     reason: str = ""
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -289,14 +291,14 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], number
     def over_seeds(
         bench: str, metric: str, target: str | None = None, field: str = "value", stage: str | None = None
     ) -> Estimate:
-        found, why = {}, ""
+        found, why, said = {}, "", ""
         for seed, s in records.get((bench, metric), ()):
             if target in (None, s["target"]) and stage in (None, s["stage"]):
                 if s["gate"] == "pass" and s[field] is not None:
-                    found[seed] = s[field]
+                    found[seed], said = s[field], s["reason"]
                 else:
                     why = s["reason"]
-        return estimate(found, why)
+        return dataclasses.replace(estimate(found, why), said=said)
 
     def places(bench: str, metric: str, where: str) -> list[str]:
         return list(dict.fromkeys(s[where] for _, s in records.get((bench, metric), ())))

@@ -25,6 +25,7 @@ from typing import ClassVar
 
 from evaluation.base import Benchmark, Observer, Score, not_available
 from evaluation.brain import encoding_reports, hierarchy_reports, reports
+from evaluation.brain.cortex import unreadable
 from evaluation.brain.data import BrainData, DataMissing, problems
 from evaluation.brain.features import Spec, precise
 from evaluation.brain.inference import RESAMPLES, Alignment, align
@@ -120,7 +121,7 @@ class BrainBenchmark(Benchmark):
             data = self.load(self.source)
         except DataMissing as reason:
             return [not_available(n, str(reason)) for n in ("data", self.headline)]
-        if wrong := problems(data):
+        if wrong := problems(data) + unreadable(data.cortex):
             return [not_available(self.headline, f"the brain data are broken: {'; '.join(wrong[:3])}")]
         data = data.in_order()
         exact = precise(observer)

@@ -54,6 +54,16 @@ class Labels:
                 raise ValueError(f"labels must be ({VERTICES},) per hemisphere (fsaverage5), got {side.shape}")
 
 
+def unreadable(folder: Path | None) -> list[str]:
+    """Return what is wrong with the annotations in a folder; nothing where they can be read or none are meant."""
+    try:
+        if folder:
+            read_labels(folder)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def read_labels(folder: Path) -> Labels:
     """Return the regions of ``lh.annot`` and ``rh.annot`` in a folder (FreeSurfer annotations).
 

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.brain.cortex import read_labels
+from evaluation.brain.cortex import unreadable
 from evaluation.brain.data import BrainData, Broken, Card, problems
 from evaluation.brain.hdf5 import read_datasets, read_rdms
 from evaluation.brain.images import SUFFIXES, from_array, from_files, read_table
@@ -57,12 +57,7 @@ def read(folder: Path) -> BrainData:
         raise Broken([f"{r}: RDMs of {', '.join(people[r])}, responses of {', '.join(others[r])}" for r in both])
     cortex = folder / "cortex" if (folder / "cortex").is_dir() else None
     data = BrainData(card, stimuli, names, labels, rdms, responses, movie, times, people=others | people, cortex=cortex)
-    found = problems(data)
-    if cortex:
-        try:
-            read_labels(cortex)
-        except ValueError as error:
-            found.append(str(error))
+    found = problems(data) + unreadable(cortex)
     if card.subjects not in (num := num_subjects(data)):
         found.append(f"brain.yaml: subjects: {card.subjects}, but there are data of {num[0]}")
     if found:

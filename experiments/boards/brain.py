@@ -112,10 +112,11 @@ def columns(rows: Sequence[Any]) -> dict[str, tuple[str, ...]]:
             found |= part
     every = [n for r in rows[:1] for n in r.pillars["brain"] if n not in NUMBERS]
     for name in every:
+        simulated = any(r.pillars["brain"][name].said.startswith("simulated") for r in rows)
         if name.endswith("_left"):
             continue
         place, _, kind = name.rpartition("_")
-        words = f"{place}: {kind}" if kind in OWN else name
+        words = (f"{place}: {kind}" if kind in OWN else name) + " (sim.)" * simulated
         left = f"{name}_left"
         found[f"{words} → left" if left in every else words] = (name, left) if left in every else (name,)
     return found

@@ -62,6 +62,9 @@ def test_brain_data_of_one_s_own_get_columns_of_their_own_with_what_is_left():
     shown = dict(zip(header, line, strict=True))
     assert shown["mine_V1: activation → left"] == "+0.200 → +0.050"
     assert not any(column.startswith("IT") for column in header)
+    given["mine_V1_activation"] = Estimate(0.2, said="simulated; at conv2")
+    header, _, _ = table([SimpleNamespace(rule="r", kind="rule", pillars={"brain": given})], lambda reason: "*")
+    assert "mine_V1: activation (sim.) → left" in header and "mine_spatial" in header
 
 
 def test_noise_ceilings_stand_below_the_table():

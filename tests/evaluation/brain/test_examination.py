@@ -392,6 +392,14 @@ def test_regions_on_the_cortex_come_from_the_user_s_annotations(tmp_path):
         cortex.read_labels(tmp_path / "cortex")
 
 
+def test_unreadable_annotations_are_said_before_anything_is_measured(tmp_path, few):
+    """Not only when the picture is drawn, after minutes."""
+    annotations(tmp_path / "cortex")
+    (tmp_path / "cortex" / "lh.annot").write_bytes(b"no annotation")
+    (score,) = examine(dataclasses.replace(few, cortex=tmp_path / "cortex"), VentralStream())
+    assert score.raw is None and "cortex/lh.annot" in score.reason
+
+
 def test_a_folder_says_what_is_wrong_with_its_annotations(tmp_path, stream):
     from evaluation.brain.data import Broken
     from evaluation.brain.folder import read, write
