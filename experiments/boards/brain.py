@@ -23,10 +23,14 @@ NUMBERS: dict[str, Where] = {
     "signal_left": (REAL, "signal_pseudo_label_given_all_best", ROI),
     "label_signal": (REAL, "signal_label_best", ROI),
     "label_signal_left": (REAL, "signal_label_given_label_best", ROI),
+    "local_signal": (REAL, "signal_unsupervised_best", ROI),
+    "local_signal_left": (REAL, "signal_unsupervised_given_all_best", ROI),
     "slope": (REAL, "activation_slope", None),
     "slope_p": (REAL, "activation_slope_p", None),
     "signal_slope": (REAL, "signal_pseudo_label_slope", None),
     "signal_slope_p": (REAL, "signal_pseudo_label_slope_p", None),
+    "local_slope": (REAL, "signal_unsupervised_slope", None),
+    "local_slope_p": (REAL, "signal_unsupervised_slope_p", None),
     "output_error": (REAL, "control_output_error_label", ROI),
     "simulated_space": (SIMULATED, "activation_spatial", None),
     "simulated_signal_space": (SIMULATED, "signal_pseudo_label_spatial", None),
@@ -55,6 +59,11 @@ REAL_COLUMNS = {
     "slope": ("slope",),
     "slope, signal": ("signal_slope",),
 }
+# Of rules that change weights whatever the loss: where there is one.
+LOCAL_COLUMNS = {
+    "IT: local signal → left": ("local_signal", "local_signal_left"),
+    "slope, local signal": ("local_slope",),
+}
 SIMULATED_COLUMNS = {
     "space (sim.)": ("simulated_space",),
     "signal: space (sim.)": ("simulated_signal_space",),
@@ -65,7 +74,8 @@ NOTES = (
     "Brain. EVC, IT: mean Spearman of RDMs with 15 subjects' (objects92), at the stage that other images chose; left: "
     "given pixels, Gabor energy and silhouettes (activation); given these, the categories and the activations (signal "
     "of the network's own answer); given the categories (signal of the category loss). its output error: that loss's "
-    "error at the network's output, which no learning rule has carried anywhere yet.",
+    "error at the network's output, which no learning rule has carried anywhere yet. local signal: what a rule changes "
+    "whatever the loss; left as of the own answer's.",
     "slope: rise of IT above EVC over the stages, in units of the noise ceiling; positive = later stages are more like "
     "IT. sim.: SIMULATED data of known hierarchy, no brain: +1 = stages in the order of areas (space) or of latencies "
     "(time).",
@@ -106,7 +116,7 @@ def others(seen: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:
 def columns(rows: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """Return the columns for which at least one row was measured, or says why it was not."""
     found: dict[str, tuple[str, ...]] = {}
-    for part in (REAL_COLUMNS, SIMULATED_COLUMNS):
+    for part in (REAL_COLUMNS, LOCAL_COLUMNS, SIMULATED_COLUMNS):
         names = [n for group in part.values() for n in group]
         if any(_said(r, n) for r in rows for n in names):
             found |= part

@@ -67,6 +67,14 @@ def test_brain_data_of_one_s_own_get_columns_of_their_own_with_what_is_left():
     assert "mine_V1: activation (sim.) → left" in header and "mine_spatial" in header
 
 
+def test_signals_that_no_loss_changes_have_a_column_where_a_rule_has_some():
+    rows = [row("first", activation=0.3), row("local", activation=0.2, local_signal=0.03, local_signal_left=0.01)]
+    header, lines, _ = table(rows, lambda reason: "*")
+    column = header.index("IT: local signal → left")
+    assert [line[column] for line in lines] == ["", "+0.030 → +0.010"]
+    assert not any("local" in c for c in table(rows[:1], lambda reason: "*")[0])
+
+
 def test_noise_ceilings_stand_below_the_table():
     ceilings = {"ceiling_EVC_low": 0.249, "ceiling_EVC_high": 0.4, "ceiling_IT_low": 0.459, "ceiling_IT_high": 0.549}
     _, _, below = table([row("first", activation=0.3, **ceilings)], lambda reason: "*")
