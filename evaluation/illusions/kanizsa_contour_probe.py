@@ -9,13 +9,15 @@ A stage in which the probe does not know real contours (held-out AUC below ``COM
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.figures import figure
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, LINE, NOISE, SUPERSAMPLE, Layouts, layouts, render
 from evaluation.illusions.time_course import time_course
 from evaluation.statistics import Array, ranks
@@ -43,9 +45,22 @@ class KanizsaContourProbe(Benchmark):
 
     def __init__(self, *, train: int = 400, test: int = 120, seed: int = 3) -> None:
         self.train, self.test, self.seed = train, test, seed
+        self._last: tuple[Observer, list[Score]] | None = None
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return the AUC by stage and control, that on real contours, and the best stage's smallest."""
+        scores = self._measured(observer)
+        self._last = observer, scores
+        return scores
+
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw the AUC on real contours and on illusory ones by stage, of the observer measured last."""
+        for name, observer in observers.items():
+            if self._last is not None and self._last[0] is observer:
+                return plot(folder / "kanizsa_contour_probe.png", name, self._last[1])
+        return []
+
+    def _measured(self, observer: Observer) -> list[Score]:
         size = observer.in_shape[1]
         shown = placed(size, self.test, self.seed)
         figures = {c: _stage_activity(observer, render(shown, c, size)) for c in SHOWN}
@@ -124,6 +139,29 @@ def auc(positive: Array, negative: Array) -> float:
     ordered = ranks(np.concatenate([positive, negative]))
     num = len(positive)
     return float((ordered[:num].sum() - num * (num + 1) / 2) / (num * len(negative)))
+
+
+def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
+    """Write, by stage, the AUC of its probe on real contours and on illusory ones; nothing without stages."""
+    stages = list(dict.fromkeys(s.stage for s in scores if s.stage))
+    if not stages:
+        return []
+    styles = {
+        "auc_real": ("ks", 5, "real contours, held out"), "auc_vs": ("o", 3, "IN against each control"),
+        "auc_in": ("C3o", 6, "IN against the strongest control"),
+    }  # fmt: skip
+    with figure(path, 5.6, 3.8) as axes:
+        for metric, (style, size, told) in styles.items():
+            found = [(stages.index(s.stage), s.raw) for s in scores if s.metric == metric and s.raw is not None]
+            colour = {"color": "0.6"} if metric == "auc_vs" else {}
+            axes.plot([x for x, _ in found], [y for _, y in found], style, ms=size, label=told, **colour)
+        axes.axhline(0.5, color="0.85", lw=0.8)
+        axes.axhline(COMPETENT, color="0.6", lw=0.8, ls=":", label="least on real contours to be asked")
+        axes.set_xticks(range(len(stages)), stages, fontsize=8)
+        axes.set(ylabel="AUC", ylim=(0, 1.03), xlim=(-0.4, len(stages) - 0.6), title=f"Kanizsa contour probe: {name}")
+        axes.set_xlabel("0.5: no contour seen where none is; no human number is known", fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
+    return [path]
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:

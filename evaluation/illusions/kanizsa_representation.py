@@ -9,12 +9,14 @@ stage has beyond the best of them. Over the iterations of inference, or spike ti
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.figures import panels
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, Layouts, layouts, render
 from evaluation.illusions.time_course import TimeCourse, time_course
 from evaluation.observers import hog, pixels, polar_spectrum
@@ -43,9 +45,22 @@ class KanizsaRepresentation(Benchmark):
 
     def __init__(self, *, per_cell: int = 4, seed: int = 2) -> None:
         self.per_cell, self.seed = per_cell, seed
+        self._last: tuple[Observer, list[Score]] | None = None
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return similarity and decoding of every stage and of low-level features; the best stage is the headline."""
+        scores = self._measured(observer)
+        self._last = observer, scores
+        return scores
+
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw similarity and decoding by stage beside those of hand-made features, of the observer measured last."""
+        for name, observer in observers.items():
+            if self._last is not None and self._last[0] is observer:
+                return plot(folder / "kanizsa_representation.png", name, self._last[1])
+        return []
+
+    def _measured(self, observer: Observer) -> list[Score]:
         size = observer.in_shape[1]
         layout, training = (layouts(size, self.per_cell, self.seed + k) for k in (0, 1))
         images = {c: render(layout, c, size) for c in SHOWN}
@@ -133,6 +148,30 @@ def decoding(taught: Array, classes: Array, features: Mapping[str, Array], corne
     readout = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)).fit(taught, classes)
     accuracy = {c: float((readout.predict(v) == corners).mean()) for c, v in features.items()}
     return accuracy["IN"] - max(accuracy[c] for c in CONTROLS) if accuracy["REAL"] >= COMPETENT else None
+
+
+def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
+    """Write similarity and decoding, each by stage, with hand-made features as levels; nothing without stages."""
+    stages = list(dict.fromkeys(s.stage for s in scores if s.stage))
+    if not stages:
+        return []
+    with panels(path, 8.4, 3.6, 2) as row:
+        for axes, metric in zip(row, ("similarity", "decoding"), strict=True):
+            own = {s.stage: s.raw for s in scores if s.metric == metric and s.raw is not None}
+            axes.plot([stages.index(s) for s in own], list(own.values()), "-o", color="C3", ms=4, label=name)
+            for k, low in enumerate(s for s in scores if s.metric == f"control_{metric}" and s.raw is not None):
+                axes.axhline(low.raw, color="0.5", lw=1, ls=("--", ":", "-.")[k % 3], label=low.target)
+            axes.axhline(0, color="0.85", lw=0.8)
+            axes.set_xticks(range(len(stages)), stages, fontsize=8)
+            axes.set(xlim=(-0.4, len(stages) - 0.6), title=f"{metric}: IN − strongest control")
+            axes.title.set_fontsize(9)
+            axes.legend(frameon=False, fontsize=7)
+        row[0].set_ylabel("difference of cosines to REAL")
+        row[1].set_ylabel("difference of accuracies")
+        row[1].set_xlabel(
+            "stages that cannot tell real polygons apart have no point; no human number is known", fontsize=7
+        )
+    return [path]
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:

@@ -24,6 +24,7 @@ NUMBERS: dict[str, tuple[str | None, ...]] = {
     "dose": ("kanizsa", "dose_response", None),
     "dose_partial": ("kanizsa", "dose_response_partial", None),
     "signatures": ("kanizsa", "signatures", None),
+    "fat_thin": ("kanizsa_fat_thin", "threshold_ratio", None),
     "gap": ("kanizsa_gap", "gap", None),
     "reconstruction": ("kanizsa_gap", "reconstruction", None),
 }
@@ -34,6 +35,7 @@ COLUMNS = {
     "dose–response": "dose",
     "given corners": "dose_partial",
     "signatures": "signatures",
+    "fat/thin": "fat_thin",
     "gap": "gap",
     "reconstruction": "reconstruction",
 }
@@ -41,8 +43,9 @@ NOTES = (
     "Kanizsa. index: P(polygon) for the illusory figure minus that for the strongest of six controls; normalised: 1 = "
     "as good as real contours. dose–response: rank correlation with the support ratio, which people's clarity follows "
     "(Shipley & Kellman 1992; order only); given corners: what of it is not in the answers to the bare corners. "
-    "signatures: share of four human contrasts, asked of who is fooled. gap: response in units that see nothing but "
-    "the gap, 1 = a real contour's; 0 to the last bit without feedback.",
+    "signatures: share of four human contrasts, asked of who is fooled. fat/thin: octaves less rotation needed for the "
+    "illusory square than for the strongest of four controls. gap: response in units that see nothing but the gap, "
+    "1 = a real contour's; 0 to the last bit without feedback.",
     f"Δ: index minus backprop's, paired by seed [bootstrap 95 %]; p: exact sign flips; same: p that it differs by "
     f"{MARGIN} or more (TOST). Both Holm-corrected over the setting's rules. "
     "With five seeds no sign-flip p can be below .06.",

@@ -93,9 +93,10 @@ class Sees:
 
 
 @pytest.mark.parametrize("completes", [False, True])
-def test_the_contour_probe_finds_a_planted_contour_and_none_where_nothing_is(completes):
+def test_the_contour_probe_finds_a_planted_contour_and_none_where_nothing_is(completes, tmp_path):
     torch.manual_seed(0)
-    scores = KanizsaContourProbe(train=90, test=30).measure(Sees(completes))
+    bench, sees = KanizsaContourProbe(train=90, test=30), Sees(completes)
+    scores = bench.measure(sees)
     by = {(s.metric, s.stage): s for s in scores if s.metric != "auc_vs"}
     assert by["auc_real", "strip"].raw > 0.9
     if completes:
@@ -103,10 +104,14 @@ def test_the_contour_probe_finds_a_planted_contour_and_none_where_nothing_is(com
     else:
         assert by["auc_in", "strip"].raw <= 0.6
     assert by["auc_in", "nothing"].gate == "n/a" and by["auc", ""].raw == by["auc_in", "strip"].raw
+    assert bench.draw(tmp_path, {"other": Sees(False)}) == []
+    assert bench.draw(tmp_path, {"sees": sees})[0].stat().st_size > 5000
 
 
-def test_low_level_features_stand_beside_every_stage():
-    scores = KanizsaRepresentation(per_cell=1).measure(Sees(False))
+def test_low_level_features_stand_beside_every_stage(tmp_path):
+    bench, sees = KanizsaRepresentation(per_cell=1), Sees(False)
+    scores = bench.measure(sees)
+    assert bench.draw(tmp_path, {"sees": sees})[0].stat().st_size > 5000
     controls = {s.target for s in scores if s.metric == "control_similarity"}
     assert controls == {"pixels", "hog", "polar_spectrum"}
     assert any(s.metric == "similarity" and s.stage == "strip" for s in scores)
