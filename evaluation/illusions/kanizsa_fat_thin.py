@@ -52,7 +52,10 @@ LARGEST = max(ROTATIONS)
 DEGREES = np.array([*(-d for d in reversed(ROTATIONS)), *ROTATIONS])
 HUMAN = "people: twice the real figure's (Westheimer & Li 1997, high certainty)"
 KNOWN = 0.6  # least accuracy in the noise of the classification image
-STYLE = {"REAL": ("k", 2.2), "IN": ("C3", 2.2), "OUT": ("C0", 1.4), "OUTL": ("C2", 1.4), "FRAG": ("C1", 1.0)}
+STYLE = {
+    "REAL": ("k", 2.2), "IN": ("C3", 2.2), "OUT": ("C0", 1.4), "DOWN": ("C9", 1.4), "OUTL": ("C2", 1.4),
+    "CLOSED": ("C4", 1.4), "FRAG": ("C1", 1.0),
+}  # fmt: skip
 Probe = Callable[[Array], Array]
 
 
@@ -245,7 +248,7 @@ def plot(
         fine = np.linspace(-LARGEST, LARGEST, 121, dtype=np.float64)
         asked = np.full(len(DEGREES), found.fat["IN", RATIO].shape[1])
         for c in CONDITIONS:
-            colour, width = STYLE.get(c, ("0.6", 0.9))
+            colour, width = STYLE[c]
             counts = found.counts(c)
             theta, bias = (v[0] for v in psychometric.fit(DEGREES, counts[None], asked))
             left.plot(DEGREES, counts / asked, "o", ms=3, color=colour)
@@ -264,7 +267,7 @@ def plot(
 def _thresholds(axes: Any, stage: str, scores: list[Score], headline: Score) -> None:
     theta = {s.target: s for s in scores if s.metric == "threshold" and s.stage == stage}
     for i, (c, s) in enumerate(theta.items()):
-        colour = STYLE.get(c, ("0.6", 0))[0]
+        colour = STYLE[c][0]
         assert s.raw is not None and s.ci_low is not None and s.ci_high is not None
         axes.plot([i, i], [s.ci_low, s.ci_high], color=colour, lw=1.5)
         axes.plot(i, s.raw, "^" if s.reason else "o", color=colour, ms=6)

@@ -37,7 +37,7 @@ SHOWN = ("IN", *CONTROLS)
 NEAR = 0.75  # pixels from the line between two discs: a pixel of the gap
 INPUT_FILTER = 3  # pixels that the encoding of spiking rules reaches around each pixel
 FEWEST = 20  # units over all layouts below which a stage has none to speak of
-HUMAN = "Lee & Nguyen 2001 (from memory): V1 later than V2, weaker than real contours"
+HUMAN = "people: V1 later than V2, weaker than real contours\n(Lee & Nguyen 2001, from memory)"
 
 
 class KanizsaGap(Benchmark):
@@ -130,6 +130,8 @@ class KanizsaGap(Benchmark):
                 xlabel=f"{unit} of inference" if unit else "one feed-forward pass",
                 ylabel="response in the gap\n(1 = a real contour's)", title=f"Kanizsa gap: {observer.name}",
             )  # fmt: skip
+            if not unit:
+                axes.set_xticks([])
             axes.legend(frameon=False, fontsize=7)
         return [path]
 
