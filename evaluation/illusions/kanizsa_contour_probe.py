@@ -160,7 +160,7 @@ def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
         axes.set_xticks(range(len(stages)), stages, fontsize=8)
         axes.set(ylabel="AUC", ylim=(0, 1.03), xlim=(-0.4, len(stages) - 0.6), title=f"Kanizsa contour probe: {name}")
         axes.set_xlabel("0.5: no contour seen where none is; no human number is known", fontsize=7)
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        axes.legend(frameon=False, fontsize=7, loc="lower left")
     return [path]
 
 

@@ -159,18 +159,23 @@ def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
         for axes, metric in zip(row, ("similarity", "decoding"), strict=True):
             own = {s.stage: s.raw for s in scores if s.metric == metric and s.raw is not None}
             axes.plot([stages.index(s) for s in own], list(own.values()), "-o", color="C3", ms=4, label=name)
-            for k, low in enumerate(s for s in scores if s.metric == f"control_{metric}" and s.raw is not None):
-                axes.axhline(low.raw, color="0.5", lw=1, ls=("--", ":", "-.")[k % 3], label=low.target)
+            for low in (s for s in scores if s.metric == f"control_{metric}" and s.raw is not None):
+                axes.axhline(
+                    low.raw,
+                    color="0.5",
+                    lw=1,
+                    ls=("--", ":", "-.")[list(LOW_LEVEL).index(low.target)],
+                    label=low.target,
+                )
             axes.axhline(0, color="0.85", lw=0.8)
             axes.set_xticks(range(len(stages)), stages, fontsize=8)
             axes.set(xlim=(-0.4, len(stages) - 0.6), title=f"{metric}: IN − strongest control")
             axes.title.set_fontsize(9)
-            axes.legend(frameon=False, fontsize=7)
+            axes.legend(fontsize=7, framealpha=0.8, edgecolor="none")
         row[0].set_ylabel("difference of cosines to REAL")
         row[1].set_ylabel("difference of accuracies")
-        row[1].set_xlabel(
-            "stages that cannot tell real polygons apart have no point; no human number is known", fontsize=7
-        )
+        row[0].set_xlabel("no point: real polygons cannot be told apart there", fontsize=7)
+        row[1].set_xlabel("no human number is known", fontsize=7)
     return [path]
 
 
