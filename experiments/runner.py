@@ -281,7 +281,11 @@ def _measure(
     """
     observer: Observer
     if trained is None:
-        observer = OBSERVERS.load(config.rule_name)(load_task(config, execution))
+        task = load_task(config, execution)
+        try:
+            observer = OBSERVERS.load(config.rule_name)(task)
+        except ValueError as error:  # it was made for another kind of task
+            raise Unsupported(describe(error)) from error
     else:
         observer = observer_of(trained, build(config, execution))
     own_wandb = None

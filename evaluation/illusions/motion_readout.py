@@ -14,6 +14,7 @@ within the response to a still image. The gates are those of rotating_snakes; th
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver, not_available
+from evaluation.illusions import readout_figure
 from evaluation.illusions.snakes_conditions import SPEEDS, phases
 from evaluation.illusions.snakes_scores import LEAST_CORRELATION, LEAST_SIGN, interval
 from evaluation.illusions.snakes_stimuli import GREY, KITAOKA, Disc, fitting, grey, luminance, render, variants
@@ -94,6 +96,11 @@ class MotionReadout(Benchmark):
             return [*scores, not_available("index", f"no stage sees real rotation ({'; '.join(reasons)})")]
         _, index = max(judged, key=lambda j: j[0])
         return [*scores, replace(index, metric="index", target="")]
+
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw the speeds by stage and condition, with the gates."""
+        found = {name: self.measure(observer) for name, observer in observers.items()}
+        return [readout_figure.speeds(folder, n, s, CODES) for n, s in found.items() if any(x.stage for x in s)]
 
     def _shown(self, disc: Disc, size: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return all stimuli by name, the turns of the frames that are fitted to, and those of the gate."""

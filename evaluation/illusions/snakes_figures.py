@@ -57,7 +57,8 @@ def flow(folder: Path, name: str, seen: View, image: Tensor, speed: Tensor) -> P
             x, y = radius * np.cos(angle), radius * np.sin(angle)
             dx, dy = -length * scale * np.sin(angle), length * scale * np.cos(angle)
             axes.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=1, color="crimson", width=0.007)
-        axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[])
+        axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
+        axes.set_axis_off()
         mean = float((speed * seen.radius).nansum() / seen.radius.sum())
         axes.set_title(f"{name}: {mean:+.3f} deg/frame, arrows × {scale:g}", fontsize=9)
     return path

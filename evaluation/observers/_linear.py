@@ -66,7 +66,12 @@ def fit(
         task: Its task.
         penalty: Inverse strength of the ridge penalty, as scikit-learn counts it.
         scale: Whether every feature is standardised first.
+
+    Raises:
+        ValueError: If the task has no classes to name.
     """
+    if not task.classes:
+        raise ValueError(f"{name} names images, and this task has no classes")
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.illusions.motion_readout import MotionReadout, _thirds, _within, fit, pairs, symmetric
+from evaluation.illusions import readout_figure
+from evaluation.illusions.motion_readout import CODES, MotionReadout, _thirds, _within, fit, pairs, symmetric
 from evaluation.illusions.snakes_stimuli import Disc, fitting, luminance, render
 from tests.evaluation.test_rotating_snakes import named
 
@@ -150,3 +151,8 @@ def test_networks_that_cannot_be_asked_say_why():
     (score,) = MotionReadout().measure(Stages())
     assert "no stages" in score.reason
     assert MotionReadout.on_request and Disc(cycles=5, rings=2).rings == 2
+
+
+def test_the_picture_has_every_stage_and_null(scores, tmp_path):
+    path = readout_figure.speeds(tmp_path, "network", scores, CODES)
+    assert path.stat().st_size > 10_000
