@@ -25,7 +25,7 @@ class WinnerTakeAll(SpikingRule):
         potentiation: float = 0.02,
         depression: float = 0.015,
         soft: bool = True,
-        balanced: bool = False,
+        balanced: bool = True,
         coactive: float = 0.1,
         winners: int = 5,
         radius: int = 1,

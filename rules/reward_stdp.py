@@ -72,7 +72,7 @@ class RewardSTDP(WinnerTakeAll):
         punished_depression: float = 0.0025,
         gain: float = 5.0,
         soft: bool = True,
-        balanced: bool = False,
+        balanced: bool = True,
         coactive: float = 0.1,
         below: Literal["unsupervised", "reward"] = "unsupervised",
         winners: int = 5,

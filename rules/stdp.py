@@ -44,7 +44,8 @@ class STDP(WinnerTakeAll):
         potentiation: a₊.
         depression: a₋.
         soft: Whether changes shrink with the distance to their bound, or with p (1 − p) as published.
-        balanced: Whether a neuron keeps the sum of its weights.
+        balanced: Whether a neuron keeps the sum of its weights. Without it depression silences deeper stages, most of
+            whose inputs are silent in most images.
         coactive: Share of the neurons at one position that may fire.
         winners: Neurons that learn per image in a convolutional stage; one in a dense stage.
         radius: Reach of lateral inhibition, in positions.
@@ -72,7 +73,7 @@ class STDP(WinnerTakeAll):
         potentiation: float = 0.02,
         depression: float = 0.015,
         soft: bool = True,
-        balanced: bool = False,
+        balanced: bool = True,
         coactive: float = 0.1,
         winners: int = 5,
         radius: int = 1,

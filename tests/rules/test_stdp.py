@@ -560,7 +560,7 @@ def test_the_hit_rate_is_a_running_mean_that_the_optimiser_steps():
 def test_every_synapse_inside_residual_blocks_follows_its_own_two_sides():
     """Both convolutions of a block: what a winner's patch of *that* synapse's input says, by unfolding it."""
     net = resnet.build((1, 8, 8), (10,), width=4)
-    rule = attached(STDP(scaling=0.0, soft=False, potentiation=0.0005, depression=0.000375), net)
+    rule = attached(STDP(scaling=0.0, soft=False, balanced=False, potentiation=0.0005, depression=0.000375), net)
     x, target = batch(4)
     learned = rule.learn(net, x, target, CE)
     layers, _ = rule.run(net, x, seed=0)
