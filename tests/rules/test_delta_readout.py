@@ -113,7 +113,7 @@ def test_rules_learn_to_paint(make, build):
     x = torch.randn(16, 1, 6, 6)
     target = nn.functional.avg_pool2d(x, 3, 1, 1)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         learned = rule.learn(net, x, target, MSE)
         assert learned.output.shape == target.shape and learned.signals["readout"].shape == target.shape
         losses.append(float(learned.loss))
