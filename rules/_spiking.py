@@ -306,12 +306,14 @@ def _earliest(latency: Tensor, pool: nn.Module) -> Tensor:
 
 
 def kth_largest(x: Tensor, k: int) -> Tensor:
-    """Return the k-th largest value along dimension 1, which is kept: ten times as fast as ``topk`` for a small k.
+    """Return the k-th largest value along dimension 1, which is kept: a tenth of ``topk`` over many positions.
 
     Args:
         x: ``(B, F, ...)``.
         k: 1 ≤ k ≤ F.
     """
+    if x.dim() == 2 or k > 32:
+        return x.topk(k, 1).values[:, -1:]
     largest: list[Tensor] = []  # of the values so far, in order
     for value in x.unbind(1):
         for i, other in enumerate(largest):

@@ -27,10 +27,7 @@ LEFT = 1e-9  # share of an RDM's variance below which what is left of it after r
 RIDGE = 1e-12
 DIGITS = 1e-12  # differences between dissimilarities, relative to the largest, below which they are equal
 ROUNDING = 1e-12  # share of a pattern's power below which what is left after centring is rounding
-
-MILD = (
-    100.0  # share of the squared mean in a pattern's power up to which centring its products loses two digits at most
-)
+MILD = 1.0  # squared mean over power of a pattern up to which its products may be centred, and equal ones still tie
 
 
 def rdm(patterns: Array, distance: Distance = "correlation") -> Array:
