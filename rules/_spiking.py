@@ -17,7 +17,8 @@ signal is the spike train; its mean over time is the rate.
 The readout does not spike: its output is its potential at the end, W · (mean signal) + b.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -263,15 +264,14 @@ def advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], P
                     own.integrate(functional_call(stage.synapse, weight, (frame,)))
             own.inhibit()
             return Layer([own], _latched(own, stage.pool, signal), stage.pool)
-        current = stage.synapse(frames[0])
-        # One product for all steps where it is small: a dense stage's weights are then read once.
-        dense = isinstance(stage.synapse, nn.Linear) and not constant
-        currents = stage.synapse(signal.flatten(0, 1)).unflatten(0, signal.shape[:2]) if dense else None
-        for t, frame in enumerate(frames):
-            if currents is not None:
-                current = currents[t]
-            elif t and not constant:
-                current = stage.synapse(frame)
+        currents: Iterable[Tensor]
+        if constant:
+            currents = itertools.repeat(stage.synapse(frames[0]), len(frames))
+        elif isinstance(stage.synapse, nn.Linear):  # one product for all steps: the weights are read once
+            currents = stage.synapse(signal.flatten(0, 1)).unflatten(0, signal.shape[:2])
+        else:
+            currents = map(stage.synapse, frames)
+        for current in currents:
             pooled.append(stage.pool(own.step(current)))
         return Layer([own], torch.stack(pooled), stage.pool)
     inner: list[Population] = []

@@ -27,7 +27,6 @@ LEFT = 1e-9  # share of an RDM's variance below which what is left of it after r
 RIDGE = 1e-12
 DIGITS = 1e-12  # differences between dissimilarities, relative to the largest, below which they are equal
 ROUNDING = 1e-12  # share of a pattern's power below which what is left after centring is rounding
-MILD = 1.0  # squared mean over power of a pattern up to which its products may be centred, and equal ones still tie
 
 
 def rdm(patterns: Array, distance: Distance = "correlation") -> Array:
@@ -49,19 +48,11 @@ def gram(patterns: Array, *, centred: bool) -> Array:
     flat = x.reshape(-1, num, units)
     products: Array = np.empty((len(flat), num, num))
     for k, part in enumerate(flat):
-        products[k] = dsyrk(1.0, part.T, trans=1)
-        if not centred:
-            continue
-        mean = part @ np.full(units, 1 / units)
-        offset = units * np.square(mean)
-        power = np.diagonal(products[k]) - offset
-        if (power * MILD >= offset).all():  # centred afterwards: a pass over the patterns less, at no loss that shows
-            products[k] -= units * np.outer(mean, mean)
-            continue
-        products[k] = dsyrk(1.0, (part - mean[:, None]).T, trans=1)
-        power = np.diagonal(products[k])
-        # A constant pattern has no power but rounding.
-        np.fill_diagonal(products[k], np.where(power <= ROUNDING**2 * (power + offset), 0.0, power))
+        mean = part @ np.full(units, 1 / units) if centred else np.zeros(num)
+        products[k] = dsyrk(1.0, (part - mean[:, None] if centred else part).T, trans=1)
+        if centred:  # a constant pattern has no power but rounding
+            power, offset = np.diagonal(products[k]), units * np.square(mean)
+            np.fill_diagonal(products[k], np.where(power <= ROUNDING**2 * (power + offset), 0.0, power))
     return products.reshape(*x.shape[:-1], num)
 
 
