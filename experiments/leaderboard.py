@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
+from evaluation.statistics import holm, sign_flip_test
 from experiments.catalogues import boards
+from experiments.estimates import Estimate, estimate, over
 from experiments.study import baseline_of, is_control
 from experiments.tuned import searched_elsewhere
 from training.catalogue import MODELS, RULES, TASKS, Catalogue
@@ -37,27 +36,6 @@ HEADLINES = (
     ("time_ratio", "cost", "time_ratio"),
     ("unstable_share", "inference", "unstable_share"),
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One number over seeds.
-
-    Attributes:
-        value: Interquartile mean, ``None`` where no seed has the number.
-        low: Lower end of its bootstrap 95 % interval; ``None`` for fewer than two seeds.
-        high: Upper end.
-        per_seed: The number of every seed that has it.
-        reason: Why seeds lack it.
-        said: What its scores say of themselves.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    per_seed: dict[int, float] = field(default_factory=dict)
-    reason: str = ""
-    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,10 +89,10 @@ class Row:
     contrasts: dict[str, Estimate]
     probabilities: dict[str, Estimate]
     cosines: dict[str, Estimate]
-    difference: Estimate = Estimate()
+    difference: Estimate = field(default_factory=Estimate)
     p_value: float | None = None
     baseline: str = "readout_only"
-    above_readout: Estimate = Estimate()
+    above_readout: Estimate = field(default_factory=Estimate)
     trials: int = 0
     searched: str = ""
     pillars: dict[str, dict[str, Estimate]] = field(default_factory=dict)
@@ -291,14 +269,11 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], number
     def over_seeds(
         bench: str, metric: str, target: str | None = None, field: str = "value", stage: str | None = None
     ) -> Estimate:
-        found, why, said = {}, "", ""
+        per_seed: dict[int, list[dict[str, Any]]] = {}
         for seed, s in records.get((bench, metric), ()):
             if target in (None, s["target"]) and stage in (None, s["stage"]):
-                if s["gate"] == "pass" and s[field] is not None:
-                    found[seed], said = s[field], s["reason"]
-                else:
-                    why = s["reason"]
-        return dataclasses.replace(estimate(found, why), said=said)
+                per_seed.setdefault(seed, []).append(s)
+        return over(per_seed, field)
 
     def places(bench: str, metric: str, where: str) -> list[str]:
         return list(dict.fromkeys(s[where] for _, s in records.get((bench, metric), ())))
@@ -321,20 +296,6 @@ def _row(group: Sequence[Finished], model: str, usual: Mapping[str, Any], number
         pillars={name: {n: over_seeds(*w) for n, w in where.items()} for name, where in numbers.items()},
         cosines={s: over_seeds("credit", "cosine", "final", stage=s) for s in places("credit", "cosine", "stage")},
     )
-
-
-def estimate(per_seed: Mapping[int, float], reason: str = "") -> Estimate:
-    """Return the interquartile mean over seeds with its interval.
-
-    Args:
-        per_seed: Seed → number.
-        reason: Why some seed has none.
-    """
-    if not per_seed:
-        return Estimate(reason=reason)
-    values = [per_seed[s] for s in sorted(per_seed)]
-    low, high = iqm_interval(values) or (None, None)
-    return Estimate(float(iqm(np.array(values))), low, high, dict(sorted(per_seed.items())), reason)
 
 
 def _paired(row: Row, partner: Row | None) -> Estimate:

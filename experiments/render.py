@@ -11,7 +11,8 @@ from typing import Any
 
 from evaluation.statistics import smallest_p
 from experiments.catalogues import boards
-from experiments.leaderboard import Estimate, Row
+from experiments.estimates import Estimate
+from experiments.leaderboard import Row
 from training.directory import write_whole
 from training.errors import unknown
 

@@ -9,15 +9,16 @@ A stage in which the probe does not know real contours (held-out AUC below ``COM
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.base import Observer, Score, not_available
 from evaluation.figures import figure
+from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, LINE, NOISE, SUPERSAMPLE, Layouts, layouts, render
 from evaluation.illusions.time_course import time_course
 from evaluation.statistics import Array, ranks
@@ -28,7 +29,7 @@ COMPETENT = 0.9
 RATIOS = (0.4, 0.5, 0.6)  # support ratios at which a gap is neither tiny nor most of the side
 
 
-class KanizsaContourProbe(Benchmark):
+class KanizsaContourProbe(DrawnFromScores):
     """AUC of a probe for real contours on illusory ones, by stage, smallest over six controls.
 
     Args:
@@ -45,22 +46,13 @@ class KanizsaContourProbe(Benchmark):
 
     def __init__(self, *, train: int = 400, test: int = 120, seed: int = 3) -> None:
         self.train, self.test, self.seed = train, test, seed
-        self._last: tuple[Observer, list[Score]] | None = None
 
-    def measure(self, observer: Observer) -> list[Score]:
+    def plot(self, path: Path, name: str, scores: list[Score]) -> Path | None:
+        """Draw the AUC on real contours and on illusory ones by stage."""
+        return plot(path, name, scores)
+
+    def scores(self, observer: Observer) -> list[Score]:
         """Return the AUC by stage and control, that on real contours, and the best stage's smallest."""
-        scores = self._measured(observer)
-        self._last = observer, scores
-        return scores
-
-    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
-        """Draw the AUC on real contours and on illusory ones by stage, of the observer measured last."""
-        for name, observer in observers.items():
-            if self._last is not None and self._last[0] is observer:
-                return plot(folder / "kanizsa_contour_probe.png", name, self._last[1])
-        return []
-
-    def _measured(self, observer: Observer) -> list[Score]:
         size = observer.in_shape[1]
         shown = placed(size, self.test, self.seed)
         figures = {c: _stage_activity(observer, render(shown, c, size)) for c in SHOWN}
@@ -141,11 +133,11 @@ def auc(positive: Array, negative: Array) -> float:
     return float((ordered[:num].sum() - num * (num + 1) / 2) / (num * len(negative)))
 
 
-def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
+def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     """Write, by stage, the AUC of its probe on real contours and on illusory ones; nothing without stages."""
     stages = list(dict.fromkeys(s.stage for s in scores if s.stage))
     if not stages:
-        return []
+        return None
     styles = {
         "auc_real": ("ks", 5, "real contours, held out"), "auc_vs": ("o", 3, "IN against each control"),
         "auc_in": ("C3o", 6, "IN against the strongest control"),
@@ -161,7 +153,7 @@ def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
         axes.set(ylabel="AUC", ylim=(0, 1.03), xlim=(-0.4, len(stages) - 0.6), title=f"Kanizsa contour probe: {name}")
         axes.set_xlabel("0.5: no contour seen where none is; no human number is known", fontsize=7)
         axes.legend(frameon=False, fontsize=7, loc="lower left")
-    return [path]
+    return path
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:

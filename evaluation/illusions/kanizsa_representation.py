@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.base import Benchmark, Observer, Score, not_available
+from evaluation.base import Observer, Score, not_available
 from evaluation.figures import panels
+from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, Layouts, layouts, render
 from evaluation.illusions.time_course import TimeCourse, time_course
 from evaluation.observers import hog, pixels, polar_spectrum
@@ -29,7 +30,7 @@ LOW_LEVEL: dict[str, Callable[[Tensor], Tensor]] = {
 COMPETENT = 0.5  # held-out accuracy on REAL below which a read-out decodes nothing; chance is 0.25
 
 
-class KanizsaRepresentation(Benchmark):
+class KanizsaRepresentation(DrawnFromScores):
     """Similarity of illusory to real polygons and decoding across them, by stage, against low-level features.
 
     Args:
@@ -45,22 +46,13 @@ class KanizsaRepresentation(Benchmark):
 
     def __init__(self, *, per_cell: int = 4, seed: int = 2) -> None:
         self.per_cell, self.seed = per_cell, seed
-        self._last: tuple[Observer, list[Score]] | None = None
 
-    def measure(self, observer: Observer) -> list[Score]:
+    def plot(self, path: Path, name: str, scores: list[Score]) -> Path | None:
+        """Draw similarity and decoding by stage beside those of hand-made features."""
+        return plot(path, name, scores)
+
+    def scores(self, observer: Observer) -> list[Score]:
         """Return similarity and decoding of every stage and of low-level features; the best stage is the headline."""
-        scores = self._measured(observer)
-        self._last = observer, scores
-        return scores
-
-    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
-        """Draw similarity and decoding by stage beside those of hand-made features, of the observer measured last."""
-        for name, observer in observers.items():
-            if self._last is not None and self._last[0] is observer:
-                return plot(folder / "kanizsa_representation.png", name, self._last[1])
-        return []
-
-    def _measured(self, observer: Observer) -> list[Score]:
         size = observer.in_shape[1]
         layout, training = (layouts(size, self.per_cell, self.seed + k) for k in (0, 1))
         images = {c: render(layout, c, size) for c in SHOWN}
@@ -150,11 +142,11 @@ def decoding(taught: Array, classes: Array, features: Mapping[str, Array], corne
     return accuracy["IN"] - max(accuracy[c] for c in CONTROLS) if accuracy["REAL"] >= COMPETENT else None
 
 
-def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
+def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     """Write similarity and decoding, each by stage, with hand-made features as levels; nothing without stages."""
     stages = list(dict.fromkeys(s.stage for s in scores if s.stage))
     if not stages:
-        return []
+        return None
     with panels(path, 8.4, 3.6, 2) as row:
         for axes, metric in zip(row, ("similarity", "decoding"), strict=True):
             own = {s.stage: s.raw for s in scores if s.metric == metric and s.raw is not None}
@@ -176,7 +168,7 @@ def plot(path: Path, name: str, scores: list[Score]) -> list[Path]:
         row[1].set_ylabel("difference of accuracies")
         row[0].set_xlabel("no point: real polygons cannot be told apart there", fontsize=7)
         row[1].set_xlabel("no human number is known", fontsize=7)
-    return [path]
+    return path
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:

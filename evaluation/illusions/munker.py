@@ -11,26 +11,26 @@ and no number: ``thin_minus_thick``. It is what blur predicts too.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.base import Benchmark, Observer, Score, not_available
-from evaluation.illusions.lightness import PERCENT, deepest, interval, plot_stages
+from evaluation.base import Observer, Score, not_available
+from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.lightness_stimuli import joined, ramp
 from evaluation.illusions.munker_stimuli import DISPLAYS, TARGETS, any_church, lab, pairs, stripe_width, yellow_blue
-from evaluation.illusions.surface import FEWEST, NULL, Effect, Readout, effects, fit, unresolved
+from evaluation.illusions.stage_effects import PERCENT, Seen, deepest, looked_at, of_stage, plot_stages
+from evaluation.illusions.surface import Readout
 
-STEP = 0.05  # of yellow–blue, by which targets are changed for the slope
 THICK, THIN = DISPLAYS
 
 
-class Munker(Benchmark):
+class Munker(DrawnFromScores):
     """The church of one colour in every stage, in percent of the range from blue to yellow, and in b*.
 
     Args:
@@ -47,9 +47,8 @@ class Munker(Benchmark):
 
     def __init__(self, *, num: int = 48, training: int = 1200, seed: int = 0) -> None:
         self.num, self.training, self.seed = num, training, seed
-        self._seen: tuple[Observer, list[Score]] | None = None
 
-    def measure(self, observer: Observer) -> list[Score]:
+    def scores(self, observer: Observer) -> list[Score]:
         """Return per stage the read-out's R², the effects, their excess over the blur, and the index."""
         channels, size = observer.in_shape[:2]
         if channels != 3:
@@ -59,40 +58,24 @@ class Munker(Benchmark):
         spots = any_church(size)
         half = self.training // 2
         a, b, c = (self.seed * 7 + k for k in (201, 202, 203))
-        shown = joined(ramp(size, half, a, spots, channels=3), ramp(size, half, b, spots, channels=3, mondrian=True))
-        readouts = fit(observer, shown, ramp(size, half, c, spots, channels=3), yellow_blue)
-        stages = [n for n in readouts if not n.startswith(NULL)]
-        if not stages:
+        fitted_to = joined(
+            ramp(size, half, a, spots, channels=3), ramp(size, half, b, spots, channels=3, mondrian=True)
+        )
+        shown = {d: partial(pairs, d, size, self.num, self.seed) for d in DISPLAYS}
+        readouts, seen = looked_at(observer, fitted_to, ramp(size, half, c, spots, channels=3), yellow_blue, shown)
+        if not readouts:
             return [not_available("index", "it has no stages")]
-        seen = {d: effects(observer, readouts, partial(pairs, d, size, self.num, self.seed), STEP) for d in DISPLAYS}
         bars = {d: stripe_width(d, size) for d in DISPLAYS}
         stratum = pairs(THICK, size, self.num, self.seed).stratum.numpy()
-        scores: list[Score] = []
-        for stage in stages:
-            here = {d: (seen[d][stage], seen[d].get(NULL + stage)) for d in DISPLAYS}
-            scores += judge(stage, readouts[stage], here, bars, stratum)
-        scores.append(deepest(scores))
-        self._seen = observer, scores
-        return scores
+        scores = [s for stage in readouts for s in judge(stage, readouts[stage], seen[stage], bars, stratum)]
+        return [*scores, deepest(scores)]
 
-    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+    def plot(self, path: Path, name: str, scores: list[Score]) -> Path | None:
         """Draw the effect of every stage behind thick and thin stripes beside the blur's, with the human sign."""
-        paths = []
-        for name, observer in observers.items():
-            known = self._seen is not None and self._seen[0] is observer
-            scores = self._seen[1] if known and self._seen else self.measure(observer)
-            if path := plot(folder / "munker.png", name, scores):
-                paths.append(path)
-        return paths
+        return plot(path, name, scores)
 
 
-def judge(
-    stage: str,
-    readout: Readout,
-    seen: Mapping[str, tuple[Effect, Effect | None]],
-    bars: Mapping[str, int],
-    stratum: NDArray[np.int64],
-) -> list[Score]:
+def judge(stage: str, readout: Readout, seen: Seen, bars: Mapping[str, int], stratum: NDArray[np.int64]) -> list[Score]:
     """Return the scores of one stage.
 
     Args:
@@ -105,44 +88,19 @@ def judge(
     scores = [Score("readout_r2", readout.r2, stage=stage, target="uniform", reason=readout.reason)]
     if readout.reason:
         return [*scores, *(not_available(m, readout.reason, stage=stage) for m in ("effect", "index"))]
-    excess: dict[str, Score] = {}
-    size: dict[str, float] = {}
-    reason = ""
-    for display, (own, blur) in seen.items():
-        where: dict[str, Any] = {"stage": stage, "target": display, "n_stimuli": int(own.seen.sum())}
-        if own.seen.mean() < FEWEST or not own.slope[own.seen].mean() > 0:
-            reason = "its read-out does not follow the church's colour, or no cell lies within it"
-            scores.append(not_available("effect", reason, **where))
-            continue
-        size[display] = own.size
-        low, high = interval([(own, 1.0)], stratum)
-        ends: dict[str, Any] = {"ci_low": PERCENT * low, "ci_high": PERCENT * high}
-        scores += [
-            Score("effect", PERCENT * own.size, None, None, **ends, **where),
-            Score("effect_b_star", b_star(own.size), None, None, **where),
-        ]
-        if blur is not None and blur.seen.any():
-            scores.append(Score("effect_of_blur", PERCENT * blur.size, None, None, **where))
-        coarse = unresolved(bars[display], readout.stride)
-        if coarse or blur is None:
-            reason = coarse
-            scores.append(not_available("excess", coarse, **where))
-            continue
-        low, high = interval([(own, 1.0), (blur, -1.0)], stratum)
-        ends = {"ci_low": PERCENT * low, "ci_high": PERCENT * high}
-        excess[display] = Score("excess", PERCENT * (own.size - blur.size), None, None, **ends, **where)
-        scores.append(excess[display])
-    if len(size) == len(DISPLAYS):
-        difference = PERCENT * (size[THIN] - size[THICK])
-        scores.append(Score("thin_minus_thick", difference, None, None, stage=stage, reason="human sign: + (Anstis)"))
-    if not excess:
-        return [*scores, not_available("index", reason, stage=stage)]
-    least = min(excess.values(), key=lambda s: s.raw or 0.0)
-    index = Score(
-        "index", least.raw, None, None, stage=stage, target=least.target, ci_low=least.ci_low, ci_high=least.ci_high,
-        n_stimuli=least.n_stimuli,
+    found = of_stage(
+        stage, readout, seen, bars, stratum,
+        assimilating=tuple(DISPLAYS),
+        more=lambda e: [("effect_b_star", b_star(e))],
+        unfollowed="its read-out does not follow the church's colour, or no cell lies within it",
     )  # fmt: skip
-    return [*scores, index]
+    scores += found.scores
+    if len(found.size) == len(DISPLAYS):
+        difference = PERCENT * (found.size[THIN] - found.size[THICK])
+        scores.append(Score("thin_minus_thick", difference, None, None, stage=stage, reason="human sign: + (Anstis)"))
+    if not found.excess:
+        return [*scores, not_available("index", list(found.why.values())[-1], stage=stage)]
+    return [*scores, replace(min(found.excess.values(), key=lambda s: s.raw or 0.0), metric="index")]
 
 
 def b_star(effect: float) -> float:
@@ -156,14 +114,12 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     """Write the effects of every stage; nothing where none can be judged."""
     from evaluation.figures import figure
 
-    found = {(s.stage, s.target): s for s in scores if s.metric == "effect" and s.raw is not None}
-    blur = {(s.stage, s.target): s.raw for s in scores if s.metric == "effect_of_blur"}
-    if not found:
+    if not any(s.metric == "effect" and s.raw is not None for s in scores):
         return None
     with figure(path, 6.4, 4.2) as axes:
         axes.axhline(0, color="0.6", lw=0.8)
         order = [THICK, THIN]
-        plot_stages(axes, order, found, blur, 0.05)
+        plot_stages(axes, order, scores, 0.05)
         axes.annotate(
             "human sign:\nup, and more\nfor thin stripes", (0.5, 0.97), xycoords="axes fraction", va="top", ha="center",
             fontsize=8, color="0.35",

@@ -1,4 +1,4 @@
-"""Kanizsa below the leaderboard: who is fooled, more or less than backprop, and what of it is more than corners.
+"""Kanizsa, tier 1, below the leaderboard: who is fooled, more or less than backprop, and is it more than corners?
 
 Differences are paired by seed. Two tests stand side by side, since a large p of one says nothing about the other: exact
 sign flips for a difference, two one-sided t tests for its absence (within ±MARGIN), each Holm-corrected over the
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics import equivalence_test, holm, iqm, iqm_interval, sign_flip_test
+from experiments.boards._cells import asked, cell, named, used
 
 REFERENCE = "backprop"
 MARGIN = 0.05  # probability: rules whose index differs by less are fooled the same
 ALPHA = 0.05
+FEWEST_SEEDS = 5  # below which an interval over seeds says neither more nor less
 # Name of a number → benchmark, metric, target.
 NUMBERS: dict[str, tuple[str | None, ...]] = {
     "index": ("kanizsa", "index", None),
@@ -24,9 +26,6 @@ NUMBERS: dict[str, tuple[str | None, ...]] = {
     "dose": ("kanizsa", "dose_response", None),
     "dose_partial": ("kanizsa", "dose_response_partial", None),
     "signatures": ("kanizsa", "signatures", None),
-    "fat_thin": ("kanizsa_fat_thin", "threshold_ratio", None),
-    "gap": ("kanizsa_gap", "gap", None),
-    "reconstruction": ("kanizsa_gap", "reconstruction", None),
 }
 COLUMNS = {
     "index": "index",
@@ -35,17 +34,12 @@ COLUMNS = {
     "dose–response": "dose",
     "given corners": "dose_partial",
     "signatures": "signatures",
-    "fat/thin": "fat_thin",
-    "gap": "gap",
-    "reconstruction": "reconstruction",
 }
 NOTES = (
     "Kanizsa. index: P(polygon) for the illusory figure minus that for the strongest of six controls; normalised: 1 = "
     "as good as real contours. dose–response: rank correlation with the support ratio, which people's clarity follows "
     "(Shipley & Kellman 1992; order only); given corners: what of it is not in the answers to the bare corners. "
-    "signatures: share of four human contrasts, asked of who is fooled. fat/thin: octaves less rotation needed for the "
-    "illusory square than for the strongest of four controls. gap: response in units that see nothing but the gap, "
-    "1 = a real contour's; 0 to the last bit without feedback.",
+    "signatures: share of four human contrasts, asked of who is fooled.",
     f"Δ: index minus backprop's, paired by seed [bootstrap 95 %]; p: exact sign flips; same: p that it differs by "
     f"{MARGIN} or more (TOST). Both Holm-corrected over the setting's rules. "
     "With five seeds no sign-flip p can be below .06.",
@@ -79,6 +73,8 @@ class Difference:
             return "not known"
         if self.same is not None and self.same <= ALPHA:
             return "the same"
+        if len(self.per_seed) < FEWEST_SEEDS:
+            return f"undecided ({len(self.per_seed)} of {FEWEST_SEEDS} seeds)"
         if self.low > 0:
             return "more"
         return "less" if self.high < 0 else "undecided"
@@ -90,9 +86,16 @@ def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None,
     return NUMBERS
 
 
+def reference_of(rows: Sequence[Any]) -> Any | None:
+    """Return the row of backprop: the one without options, or the only one (tuned rules have rates of their own)."""
+    found = [r for r in rows if r.rule.split("(")[0] == REFERENCE]
+    plain = [r for r in found if r.rule == REFERENCE]
+    return plain[0] if plain else found[0] if len(found) == 1 else None
+
+
 def differences(rows: Sequence[Any]) -> dict[str, Difference]:
     """Return rule → difference of its index to backprop's, of one setting; controls are compared too."""
-    reference = next((r for r in rows if r.rule == REFERENCE), None)
+    reference = reference_of(rows)
     if reference is None:
         return {}
     theirs = _number(reference, "index").per_seed
@@ -129,17 +132,18 @@ def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], l
     """
     if all(_number(r, "index").value is None for r in rows):
         return [], [], []
-    shown = [r for r in rows if _number(r, "index").value is not None or _number(r, "index").reason]
-    used = {c: n for c, n in COLUMNS.items() if any(_number(r, n).value is not None for r in shown)}
+    shown = asked(rows, "illusion", ["index"])
+    judged = [r for r in shown if _number(r, "index").value is not None]  # of all others one reason says it all
+    columns = used(judged, "illusion", COLUMNS)
     compared = differences(rows)
     lines = [
         [
-            _rule(r), *(_cell(_number(r, n), mark) for n in used.values()),
+            named(r), *(cell(_number(r, n), mark) for n in columns.values()),
             difference_text(compared[r.rule]) if r.rule in compared else "",
         ]
         for r in shown
     ]  # fmt: skip
-    return ["illusion", *used, "Δ backprop"], lines, list(NOTES)
+    return ["illusion", *columns, "Δ backprop"], lines, list(NOTES)
 
 
 def difference_text(difference: Difference) -> str:
@@ -154,16 +158,5 @@ def difference_text(difference: Difference) -> str:
     return text
 
 
-def _rule(row: Any) -> str:
-    return row.rule + {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
-
-
 def _number(row: Any, name: str) -> Any:
     return row.pillars["illusion"][name]
-
-
-def _cell(number: Any, mark: Callable[[str], str]) -> str:
-    if number.value is None:
-        return f"n/a{mark(number.reason)}" if number.reason else ""
-    text = f"{number.value:+.3f}"
-    return text if number.low is None else f"{text} [{number.low:+.2f}, {number.high:+.2f}]"

@@ -211,6 +211,10 @@ def test_ranks_alone_do_not_tell_a_contrast_cell_from_us(filters):
     own = [of(scores, "effect", None, d).raw for d in HUMAN]
     assert of(scores, "spearman").raw == pytest.approx(stats.spearmanr(list(HUMAN.values()), own).statistic)
     assert of(scores, "spearman").raw > 0.8 and of(scores, "index", "").raw < 0
+    network = of(scores, "network_spearman")  # of the stage whose index is the network's
+    assert (network.raw, network.stage) == (of(scores, "spearman").raw, "")
+    assert network.target == of(scores, "index", "").target == "difference_of_gaussians"
+    assert of(filters["pixel_map"], "network_spearman").gate == "n/a"  # its effects are all equal
 
 
 class Illuded:

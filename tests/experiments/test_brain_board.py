@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 
 from experiments.boards.brain import NUMBERS, REAL_COLUMNS, SIMULATED, SIMULATED_COLUMNS, numbers, table
-from experiments.leaderboard import Estimate, Row
+from experiments.estimates import Estimate
+from experiments.leaderboard import Row
 from experiments.render import _flat
 
 

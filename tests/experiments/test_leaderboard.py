@@ -342,3 +342,17 @@ def test_among_settings_of_a_control_the_one_with_the_rules_own_options_counts(t
     assert {r: row.learned for r, row in rows.items() if r.startswith("stdp")} == {
         "stdp(target=0.2)": "yes", "stdp": "no (not above spiking_readout_only)",
     }  # fmt: skip
+
+
+def test_what_is_said_of_the_network_counts_and_not_what_is_said_of_its_stages(tmp_path):
+    """In whatever order a benchmark writes them; a stage's number stands only where there is none of the whole."""
+    write(tmp_path, "backprop", 0, [
+        ("accuracy", "accuracy", 0.9), ("lightness", "index", 2.0, "", "conv1"), ("lightness", "index", -5.0, "conv2")])  # fmt: skip
+    write(tmp_path, "backprop", 1, [
+        ("accuracy", "accuracy", 0.9), ("lightness", "index", 3.0, "conv1"), ("lightness", "index", None, "", "", "why")])  # fmt: skip
+    write(tmp_path, "backprop", 2, [("accuracy", "accuracy", 0.9), ("motion_readout", "index", 0.5, "conv2")])
+    (row,) = read_rows(tmp_path)
+    lightness = row.pillars["surfaces"]["lightness"]
+    assert lightness.per_seed == {0: 2.0} and lightness.reason == "why" and lightness.at == "conv1"
+    assert row.pillars["motion"]["readout"].per_seed == {2: 0.5} and row.pillars["motion"]["readout"].at == "conv2"
+    assert "+2.00 (1 seed¹) conv1" in render.markdown([row])

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.statistics import sign_flip_test
 from experiments.boards.motion import NUMBERS, across, contrast, order_of, table
-from experiments.leaderboard import Estimate, estimate
+from experiments.estimates import Estimate, estimate
 
 
 def row(task, rule="backprop", **values):

@@ -1,0 +1,48 @@
+"""What tables below the leaderboard share: a rule's name with its kind, a number with its interval, reason or place."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Mark = Callable[[str], str]
+
+
+def named(row: Any) -> str:
+    """Return a row's rule; controls and null observers say what they are."""
+    return str(row.rule) + {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
+
+
+def said(number: Any) -> bool:
+    """Return whether a number was measured, or says why it was not."""
+    return number.value is not None or bool(number.reason)
+
+
+def cell(number: Any, mark: Mark, form: str = "{:+.3f}", ends: str = "{:+.2f}") -> str:
+    """Return a number with its interval over seeds, or ``n/a`` with the mark of its reason.
+
+    Where some seeds have the number and others may not be judged, their number and the reason stand behind it.
+
+    Args:
+        number: Over seeds.
+        mark: Turns a reason into a mark.
+        form: Of the number.
+        ends: Of its interval.
+    """
+    if number.value is None:
+        return f"n/a{mark(number.reason)}" if number.reason else ""
+    text = form.format(number.value)
+    if number.low is not None:
+        text += f" [{ends.format(number.low)}, {ends.format(number.high)}]"
+    if number.reason:
+        text += f" ({len(number.per_seed)} seed{'s' if len(number.per_seed) > 1 else ''}{mark(number.reason)})"
+    return text
+
+
+def used(rows: Sequence[Any], board: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns, header → name of a number, that were measured in some row or say there why not."""
+    return {c: n for c, n in columns.items() if any(said(r.pillars[board][n]) for r in rows)}
+
+
+def asked(rows: Sequence[Any], board: str, names: Iterable[str]) -> list[Any]:
+    """Return the rows of which one of the numbers was measured, or says why not."""
+    names = list(names)
+    return [r for r in rows if any(said(r.pillars[board][n]) for n in names)]

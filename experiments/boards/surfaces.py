@@ -1,0 +1,53 @@
+"""Lightness and colour below the leaderboard: are equal surfaces different to a network as they are to us?
+
+A stage is judged by itself, and rules need not be judged at the same one: the stage stands behind the number.
+Imports no torch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.boards._cells import asked, cell, named, used
+
+BOARD = "surfaces"
+# Name of a number → benchmark, metric, target.
+NUMBERS: dict[str, tuple[str | None, ...]] = {
+    "lightness": ("lightness", "index", None),
+    "ranks": ("lightness", "network_spearman", None),
+    "munker": ("munker", "index", None),
+}
+COLUMNS = {"lightness": "lightness", "human ranks": "ranks", "munker": "munker"}
+NOTES = (
+    "lightness: least of simultaneous contrast (two sizes) and White's effect (two widths of bars) beyond a blur as "
+    "coarse as the stage, as the change of the target, in % of white, that would undo it; > 0 only if all go our way. "
+    "Of the deepest stage that can be judged, which is named.",
+    "human ranks: Spearman of that stage's five effects, Howe's zero among them, with people's (Robinson, Hammon & de "
+    "Sa 2007; high certainty). A difference of Gaussians has our ranks with White's effect reversed: 1 proves nothing.",
+    "munker: shift of the church's colour towards the stripes before it, in % of blue to yellow, beyond that blur; > 0 "
+    "as we see it (a sign; no human number).",
+)
+
+
+def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None, ...]]:
+    """Return the places of the numbers."""
+    del seen
+    return NUMBERS
+
+
+def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return header, cells and lines below; nothing where nothing was asked for.
+
+    Args:
+        rows: Of one setting.
+        mark: Turns a reason into a mark.
+    """
+    columns = used(rows, BOARD, COLUMNS)
+    shown = asked(rows, BOARD, columns.values())
+    lines = [[named(r), *(_cell(r, n, mark) for n in columns.values())] for r in shown]
+    return (["surfaces", *columns], lines, list(NOTES)) if lines else ([], [], [])
+
+
+def _cell(row: Any, name: str, mark: Callable[[str], str]) -> str:
+    number = row.pillars[BOARD][name]
+    text = cell(number, mark, "{:+.2f}", "{:+.1f}")
+    return f"{text} {number.at}" if number.value is not None and number.at and name != "ranks" else text
