@@ -18,6 +18,9 @@ Weights as the Watanabe group publishes them (chainer's ``.npz`` layout, by any 
     ConvLSTM{l}/h_{g}/b                     → the cell's bias
     ConvLSTM{l}/c_{g}/W                     → level{l}.peephole, g = i, f, o; resampled where maps have another size
 
+The group's later version for torch is another network, whose weights have no place here: its peepholes are
+convolutions, it has no relu below the pooling, and its errors come in the other order.
+
 Shapes: inputs are clips ``(B, frames · C, H, W)``, the oldest frame first.
 """
 

@@ -18,6 +18,7 @@ def unknown(what: str, name: object, known: Iterable[str], where: str = "") -> U
         where: Where it was given, such as a file.
     """
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    longer = [k for k in known if len(str(name)) > 2 and str(name) in k]  # snakes: rotating_snakes rather than shapes
+    close = difflib.get_close_matches(str(name), longer or known, n=1, cutoff=0.0 if longer else 0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
     return UserError(f"{where + ': ' if where else ''}unknown {what} {name!r}; {hint}")

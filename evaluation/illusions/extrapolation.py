@@ -2,6 +2,9 @@
 
     clip = image × T;   p₁ = f(clip);   p_{n+1} = f(the last T frames of clip, p₁ … p_n)
 
+T is the length of the clips that the network was trained on, for recurrent networks too, which begin anew with every
+window; in the published analyses the state goes on through 10 or 20 repetitions and the predictions after them.
+
 The turn is that between *successive predictions*, ring by ring: between the input and the first prediction, blur and
 saturation would count as motion. Whatever the observer turns everywhere alike is removed by its own answer to the
 mirror image: half the difference of the two is the speed, half the sum the bias.

@@ -10,7 +10,7 @@ motion* causes it, only the same network trained on shuffled or still frames can
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, not_available
 from evaluation.illusions import literature_flow, snakes_figures, snakes_map
-from evaluation.illusions.extrapolation import STEPS, View, extrapolate, motion, view
+from evaluation.illusions.extrapolation import STEPS, Motion, View, extrapolate, motion, view
 from evaluation.illusions.snakes_conditions import PHASES, clips, crops, phases, snake
 from evaluation.illusions.snakes_scores import (
     CONTROLS,
@@ -32,10 +32,42 @@ from evaluation.illusions.snakes_scores import (
     summary,
     unable,
 )
-from evaluation.illusions.snakes_stimuli import CONDITIONS, KITAOKA, fitting, render, texture, variants
+from evaluation.illusions.snakes_stimuli import (
+    CONDITIONS,
+    GREY_LUMINANCE,
+    KITAOKA,
+    fitting,
+    render,
+    texture,
+    variants,
+)
 from evaluation.illusions.static_null import StaticMap, fit
 
 UNGATED = ("S1", *CONTROLS, "G1", "G2")  # measured whether or not the gates are passed
+PICTURED = ("S1", "C1", "C2", "G1")  # whose predictions are shown, beside a mirror image and a photograph
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was measured of an observer; its pictures show the same numbers.
+
+    Attributes:
+        observer: Which one.
+        seen: How it sees.
+        gates: Scores of the gates.
+        reason: Why it may not be judged, or nothing.
+        measured: Motion by the code of the condition; of an observer that may not be judged, the ungated ones.
+        stills: Still images of all conditions, ``(N, C, H, W)``, to imitate it on; none where it may not be judged.
+        cells: Speed over the two grey levels; nothing where it may not be judged.
+    """
+
+    observer: Observer
+    seen: View
+    gates: list[Score]
+    reason: str
+    measured: Mapping[str, Motion]
+    stills: tuple[Tensor, ...]
+    cells: dict[tuple[float, float], float]
 
 
 class RotatingSnakes(Benchmark):
@@ -54,68 +86,75 @@ class RotatingSnakes(Benchmark):
 
     def __init__(self, *, num: int = PHASES, seed: int = 0) -> None:
         self.num, self.seed = num, seed
+        self._last: Examination | None = None
 
     def measure(self, observer: Observer) -> list[Score]:
         """Return speeds per condition, ring and step, equivalence of controls, gates, and the index."""
         reason = unable(observer)
         if reason:
             return [not_available("index", reason)]
+        found = self._last = self._examine(observer)
+        seen, measured = found.seen, found.measured
+        scores = list(found.gates)
+        for code, moved in measured.items():
+            scores += speeds_of(code, moved)
+        scores += [*equivalence(measured), *false_positives(measured)]
+        if found.reason:
+            return [*scores, *(not_available(n, found.reason) for n in (*SUMMARY, *NULL, *snakes_map.SUMMARY))]
+        imitation = imitate(observer, seen, torch.cat(found.stills))
+        snakes = seen.still(render(snake(seen), seen.size, phases(self.num, seen.disc.period, self.seed)))
+        return [
+            *scores,
+            *summary(measured),
+            *beyond_null(measured["S1"], motion(imitation, seen, snakes), imitation.explained),
+            *snakes_map.scores(found.cells),
+            *literature(observer, seen, snakes),
+        ]
+
+    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
+        """Draw predictions, flow, rings over steps, conditions and a film; of who may be judged, the map of greys."""
+        paths = []
+        for name, observer in observers.items():
+            if unable(observer):
+                continue
+            found = (
+                self._last if self._last is not None and self._last.observer is observer else self._examine(observer)
+            )
+            seen, snakes, judged = found.seen, found.measured["S1"], not found.reason
+            images = {code: shown[:1] for code, shown in clips(seen, 2, self.seed, PICTURED)}
+            images["C6"] = seen.still(crops(seen.size, seen.channels == 1, 1, self.seed))
+            images = {"S1": images["S1"], "S2": images["S1"].flip(-1), **images}
+            shown = {code: (clip[0, -1], extrapolate(observer, clip)[0]) for code, clip in images.items()}
+            if not all(predicted.isfinite().all() for _, predicted in shown.values()):
+                continue
+            paths += [
+                snakes_figures.predictions(folder, shown),
+                snakes_figures.flow(folder, name, seen, shown["S1"][0], snakes, judged=judged),
+                snakes_figures.speeds(folder, name, snakes),
+                snakes_figures.conditions(folder, name, found.measured, judged=judged),
+                snakes_figures.film(folder, *shown["S1"]),
+            ]
+            if judged:
+                paths.append(snakes_figures.dose_map(folder, name, found.cells))
+        return paths
+
+    def _examine(self, observer: Observer) -> Examination:
+        """Return what is measured of an observer, whatever its scores will be."""
         disc = fitting(max(observer.in_shape[1:]))
         assert disc is not None
         seen = view(observer, disc)
         scores, reason = gates(observer, seen)
         # Of a network that may not be judged, still wanted are the speed that other trainings are compared with, and
         # what it makes of controls and greys.
-        measured = {}
-        stills = []
+        measured, stills = {}, []
         for code, shown in clips(seen, self.num, self.seed, UNGATED if reason else None):
             measured[code] = motion(observer, seen, shown)
-            scores += speeds_of(code, measured[code])
-            if bool((shown == shown[:, :1]).all()):
+            if not reason and bool((shown == shown[:, :1]).all()):
                 stills.append(shown[: self.num : 2, 0])
-        scores += [*equivalence(measured), *false_positives(measured)]
         if not reason and not measured["S1"].by_image.isfinite().any():
             reason = "its predictions lose the pattern within two steps"
-        if reason:
-            return [*scores, *(not_available(n, reason) for n in (*SUMMARY, *NULL, *snakes_map.SUMMARY))]
-        imitation = imitate(observer, seen, torch.cat(stills))
-        snakes = seen.still(render(snake(seen), seen.size, phases(self.num, seen.disc.period, self.seed)))
-        return [
-            *scores,
-            *summary(measured),
-            *beyond_null(measured["S1"], motion(imitation, seen, snakes), imitation.explained),
-            *snakes_map.scores(snakes_map.speeds(observer, seen, self.seed)),
-            *literature(observer, seen, snakes),
-        ]
-
-    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
-        """Draw predictions, flow, rings over steps, conditions, the map of grey levels, and a film."""
-        paths = []
-        for name, observer in observers.items():
-            if unable(observer):
-                continue
-            disc = fitting(max(observer.in_shape[1:]))
-            assert disc is not None
-            seen = view(observer, disc)
-            all_clips = dict(clips(seen, 2, self.seed))
-            shown = {}
-            for code in ("S1", "C1", "C2", "G1", "C6"):
-                image = all_clips[code][:1]
-                shown[code] = (image[0, -1], extrapolate(observer, image)[0])
-            if not all(found.isfinite().all() for _, found in shown.values()):
-                continue
-            mirrored = all_clips["S1"][:1].flip(-1)
-            shown = {"S1": shown.pop("S1"), "S2": (mirrored[0, -1], extrapolate(observer, mirrored)[0]), **shown}
-            measured = {code: motion(observer, seen, c) for code, c in all_clips.items()}
-            paths += [
-                snakes_figures.predictions(folder, shown),
-                snakes_figures.flow(folder, name, seen, shown["S1"][0], measured["S1"].speed.nanmean((0, 1))),
-                snakes_figures.speeds(folder, name, measured["S1"]),
-                snakes_figures.conditions(folder, name, measured),
-                snakes_figures.dose_map(folder, name, snakes_map.speeds(observer, seen, self.seed)),
-                snakes_figures.film(folder, *shown["S1"]),
-            ]
-        return paths
+        cells = {} if reason else snakes_map.speeds(observer, seen, self.seed)
+        return Examination(observer, seen, scores, reason, measured, tuple(stills), cells)
 
 
 def imitate(observer: Observer, seen: View, images: Tensor) -> StaticMap:
@@ -147,13 +186,17 @@ def literature(observer: Observer, seen: View, snakes: Tensor) -> list[Score]:
 
 
 def sheet(size: int = 128) -> tuple[Tensor, list[str], list[str]]:
-    """Return one image per condition that is a still image (rows), in grey, its mirror image, and in colour."""
+    """Return the published disc and every condition that is a still image (rows): grey, coloured, and mirrored."""
     disc = fitting(size) or fitting(64)
     assert disc is not None
-    colour = replace(disc, colours=KITAOKA, ellipse=True)
+    colour = replace(disc, colours=KITAOKA)
     turn = torch.zeros(1)
     grey, coloured = variants(disc), variants(colour)
-    rows, images = [], []
+    original = replace(colour, ellipse=True)  # as published; measured are sectors, whose duty is the same at any radius
+    left, right = (
+        render(replace(original, colours=c), size, turn)[0].expand(3, -1, -1) for c in (GREY_LUMINANCE, KITAOKA)
+    )
+    rows, images = ["published"], [torch.stack([left, left.flip(-1), right, right.flip(-1)])]
     for code in CONDITIONS:
         if code in coloured:
             right = render(coloured[code], size, turn)[0].expand(3, -1, -1)

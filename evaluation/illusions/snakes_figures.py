@@ -35,7 +35,7 @@ def predictions(folder: Path, shown: Mapping[str, tuple[Tensor, Tensor]]) -> Pat
     return path
 
 
-def flow(folder: Path, name: str, seen: View, image: Tensor, speed: Tensor) -> Path:
+def flow(folder: Path, name: str, seen: View, image: Tensor, found: Motion, *, judged: bool = True) -> Path:
     """Draw the turn of every ring as arrows over the still image; the title says how much longer than the motion.
 
     Args:
@@ -43,10 +43,11 @@ def flow(folder: Path, name: str, seen: View, image: Tensor, speed: Tensor) -> P
         name: Of the observer.
         seen: How it sees.
         image: ``(C, H, W)``.
-        speed: ``(R,)`` degrees per frame.
+        found: What it sees in the snake.
+        judged: Whether it passes the gates.
     """
     path = folder / "rotating_snakes_flow.png"
-    along = speed.nan_to_num(0).deg2rad().numpy() * seen.radius.numpy()
+    along = found.speed.nanmean((0, 1)).nan_to_num(0).deg2rad().numpy() * seen.radius.numpy()
     largest = np.abs(along).max()
     scale = 10 ** math.floor(math.log10(LONGEST / largest)) if largest > 0 else 1.0
     scale *= int(LONGEST / (largest * scale)) if largest > 0 else 1
@@ -57,10 +58,11 @@ def flow(folder: Path, name: str, seen: View, image: Tensor, speed: Tensor) -> P
             x, y = radius * np.cos(angle), radius * np.sin(angle)
             dx, dy = -length * scale * np.sin(angle), length * scale * np.cos(angle)
             axes.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=1, color="crimson", width=0.007)
-        axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
-        axes.set_axis_off()
-        mean = float((speed * seen.radius).nansum() / seen.radius.sum())
-        axes.set_title(f"{name}: {mean:+.3f} deg/frame, arrows × {scale:g}", fontsize=9)
+        axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        mean = float(found.by_image.nanmean())
+        text = "the pattern is lost" if math.isnan(mean) else f"{mean:+.3f} deg/frame, arrows × {scale:g}"
+        axes.set_title(f"{_titled(name, judged)}: {text}", fontsize=9)
     return path
 
 
@@ -82,7 +84,7 @@ def speeds(folder: Path, name: str, found: Motion) -> Path:
     return path
 
 
-def conditions(folder: Path, name: str, measured: Mapping[str, Motion]) -> Path:
+def conditions(folder: Path, name: str, measured: Mapping[str, Motion], *, judged: bool = True) -> Path:
     """Draw the speed of every image in every condition, and its mean."""
     path = folder / "rotating_snakes_conditions.png"
     with figure(path, 0.42 * len(measured) + 1.2, 3.4) as axes:
@@ -95,7 +97,7 @@ def conditions(folder: Path, name: str, measured: Mapping[str, Motion]) -> Path:
                 axes.plot([place - 0.3, place + 0.3], [values.mean()] * 2, color=colour, lw=2)
         axes.axhline(0, color="0.7", lw=0.8)
         axes.set_xticks(range(len(measured)), list(measured), rotation=90, fontsize=8)
-        axes.set(ylabel="deg/frame, + as humans see", title=f"Rotating Snakes: {name}")
+        axes.set(ylabel="deg/frame, + as humans see", title=f"Rotating Snakes: {_titled(name, judged)}")
         axes.title.set_fontsize(9)
     return path
 
@@ -140,6 +142,10 @@ def film(folder: Path, image: Tensor, found: Tensor) -> Path:
 def _screen(image: Tensor) -> Any:
     """Return an image as an array for the screen, ``(H, W)`` or ``(H, W, 3)``."""
     return to_srgb(image.clamp(0, 1)).permute(1, 2, 0).squeeze(-1).numpy()
+
+
+def _titled(name: str, judged: bool) -> str:
+    return name if judged else f"{name} (fails the gates)"
 
 
 def _cell(value: float) -> str:

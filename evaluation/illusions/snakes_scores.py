@@ -110,11 +110,11 @@ def equivalence(measured: Mapping[str, Motion]) -> list[Score]:
     scores = []
     for code in CONTROLS:
         speeds = measured[code].by_image.numpy()
-        if np.isfinite(speeds).all():
-            text = f"within ± {EQUIVALENT} deg/frame by two one-sided tests"
-            scores.append(
-                Score("no_motion", float(equivalent(speeds)), target=code, n_stimuli=len(speeds), reason=text)
-            )
+        if not np.isfinite(speeds).all():
+            scores.append(not_available("no_motion", "the pattern is lost in some of the images", target=code))
+            continue
+        text = f"within ± {EQUIVALENT} deg/frame by two one-sided tests"
+        scores.append(Score("no_motion", float(equivalent(speeds)), target=code, n_stimuli=len(speeds), reason=text))
     return scores
 
 

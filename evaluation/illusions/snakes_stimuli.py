@@ -34,7 +34,7 @@ LEAST_BLACK = 2.0  # pixels that a black wedge must have in the middle of the in
 CONTRASTS = (0.1, 0.3)
 # Code of every condition → what it is. S2, the mirror image of S1, is what every condition is compared with.
 CONDITIONS = {
-    "S1": "the snake, counter-clockwise; in colour for networks that see colours",
+    "S1": "the snake, counter-clockwise, in colour for networks that see colours; still, as under steady fixation",
     "S3_base": "the snake with dark cells narrower than light ones",
     "S3": "the same with dark and light exchanged: the colour order reversed, not by mirroring",
     "C1": "symmetric order black, dark, light, white, light, dark",

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.base import TrainedObserver
 from evaluation.illusions import readout_figure
 from evaluation.illusions.motion_readout import CODES, MotionReadout, _thirds, _within, fit, pairs, symmetric
 from evaluation.illusions.snakes_stimuli import Disc, fitting, luminance, render
+from models import cnn
+from rules.base import CrossEntropy
+from rules.surrogate_gradient import SurrogateGradient
+from rules.untrained import Untrained
 from tests.evaluation.test_rotating_snakes import named
+from training.data.base import Images, Preprocess
 
 DISC = fitting(64)
 
@@ -86,6 +92,23 @@ def test_the_zeros_hold_for_any_features():
     assert np.abs(read.turn(g, f)).max() < 1e-9
 
 
+def test_identical_frames_through_a_feed_forward_classifier_give_exactly_zero():
+    net, rule = cnn.build((1, 64, 64), (4,), width=4, hidden=8), Untrained()
+    preprocess = Preprocess((1, 64, 64), (0.5,), (0.25,), "linear")
+    held_out = Images(torch.rand(2, 1, 64, 64), torch.zeros(2).long())
+    objective, classes = CrossEntropy(), ("a",) * 4
+    observer = TrainedObserver("untrained", net, rule, net, rule, objective, preprocess, classes, held_out)
+    grey = torch.full((1, 1, 64, 64), DISC.background)
+    before, after, speeds = pairs(DISC, 64, range(3), 6, 0)
+    snakes = render(DISC, 64, torch.arange(4) * 9.0)
+    seen = [observer.activations(x) for x in (grey, before, after, snakes, snakes.clone(), snakes.flip(-1))]
+    for stage in net.stages:
+        features = [s[stage].flatten(1) for s in seen]
+        read = fit(*features[:3], speeds)
+        assert np.array_equal(read.turn(features[3], features[4]), np.zeros(4))
+        assert np.abs(read.turn(features[3], features[5])).max() > 0
+
+
 def test_the_read_out_is_fitted_to_discs_without_a_direction():
     for seed in range(6):
         disc = symmetric(DISC, seed)
@@ -111,12 +134,6 @@ def test_a_response_in_which_the_pattern_turns_is_read_within_the_trial():
 
 
 def test_a_spiking_networks_thirds_are_its_rates():
-    from evaluation.base import TrainedObserver
-    from models import cnn
-    from rules.base import CrossEntropy
-    from rules.surrogate_gradient import SurrogateGradient
-    from training.data.base import Images, Preprocess
-
     net, rule = cnn.build((1, 16, 16), (4,), width=3, hidden=8), SurrogateGradient()
     rule.attach(net)
     shape = (1, 16, 16)

@@ -445,10 +445,22 @@ def test_observers_that_cannot_be_asked_say_why():
 
 
 @pytest.mark.slow
-def test_pictures_and_a_film_are_drawn(tmp_path):
-    observer = Predictor(blur_and_saturate, channels=3)
-    paths = RotatingSnakes(num=2).draw(tmp_path, {"map": observer})
-    assert len(paths) == 6 and all(p.exists() for p in paths)
+def test_pictures_and_a_film_show_what_was_measured(tmp_path):
+    """Only what is shown of predictions is asked for again; a network that fails the gates has no map."""
+
+    class Counted(Predictor):
+        asked = 0
+
+        def predict(self, stimuli):
+            self.asked += len(stimuli)
+            return super().predict(stimuli)
+
+    observer, benchmark = Counted(blur_and_saturate, channels=3), RotatingSnakes(num=2)
+    benchmark.measure(observer)
+    observer.asked = 0
+    paths = benchmark.draw(tmp_path, {"map": observer})
+    assert len(paths) == 5 and all(p.exists() for p in paths) and not (tmp_path / "rotating_snakes_map.png").exists()
+    assert observer.asked == 6 * 8  # six images, eight predictions of each
     with Image.open(tmp_path / "rotating_snakes.gif") as film:
         assert film.n_frames == 9 and film.size == (256, 256)
     assert RotatingSnakes().draw(tmp_path, {"small": Predictor(None, size=32)}) == []
@@ -463,4 +475,7 @@ def test_photographs_are_those_that_no_training_clip_shows():
 def test_the_sheet_shows_every_still_condition():
     images, rows, columns = rotating_snakes.sheet(64)
     assert images.shape == (len(rows), 4, 3, 64, 64) and len(columns) == 4
-    assert {"S1", "S3", "C1", "C2", "C3", "C4", "C5", "C6", "G1", "G2", "G3"} <= set(rows)
+    assert {"S1", "S3", "C1", "C2", "C3", "C4", "C5", "C6", "G1", "G2", "G3", "published"} <= set(rows)
+    assert torch.equal(
+        images[rows.index("S1"), 2], render(Disc(cycles=8, rings=3, colours=KITAOKA), 64, torch.zeros(1))[0]
+    )

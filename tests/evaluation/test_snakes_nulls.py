@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
+from torchvision.transforms.functional import gaussian_blur
 
 from evaluation.illusions import literature_flow, snakes_map, snakes_scores, static_null
 from evaluation.illusions.extrapolation import motion, view
@@ -63,6 +64,25 @@ def test_a_predictor_that_turns_what_it_sees_is_not_caught():
     assert scores["index_left"] == pytest.approx(scores["index"], rel=0.25)
 
 
+def test_an_oracle_that_blurs_and_fades_too_scores_its_true_speed():
+    """Contrast decays in extrapolations; what turns still turns by as much, and a linear blur adds nothing."""
+    seen = view(Predictor(None, 96), fitting(96))
+    still = seen.still(render(seen.disc, 96, torch.tensor([3.0, 13.0])))
+    observer = Predictor(lambda x: 0.5 + 0.9 * (gaussian_blur(with_the_snake(x), 7, 0.6) - 0.5), 96)
+    found = motion(observer, seen, still, 5)
+    assert found.contrast[:, -1].max() < 0.6
+    assert found.by_image.numpy() == pytest.approx([0.2, 0.2], rel=0.05)
+    assert found.bias.abs().max() < 0.02
+
+
+def test_controls_that_lose_their_pattern_are_not_called_without_motion():
+    class Made:
+        by_image = torch.tensor([0.001, float("nan")])
+
+    scores = snakes_scores.equivalence(dict.fromkeys(snakes_scores.CONTROLS, Made()))
+    assert [s.gate for s in scores] == ["n/a"] * 4 and "lost" in scores[0].reason
+
+
 def test_the_human_map_is_signed_and_the_mirror_image_is_its_opposite():
     known = [(a, b) for a in LEVELS for b in LEVELS if snakes_map.human(a, b) is not None]
     assert (
@@ -117,10 +137,12 @@ def test_the_flows_of_earlier_studies_find_large_turns_and_their_sign(name):
 
 
 @pytest.mark.slow
-def test_the_whole_suite_judges_a_predictor_of_motion():
+def test_the_whole_suite_judges_a_predictor_of_motion(tmp_path):
     """An ideal extrapolator of motion sees real rotation and none in still images."""
-    scores = RotatingSnakes(num=2).measure(Extrapolator())
+    observer, benchmark = Extrapolator(), RotatingSnakes(num=2)
+    scores = benchmark.measure(observer)
     index = named(scores, "index")
     assert index.gate == "pass" and abs(index.raw) < 1e-6
     assert {"index_left", "static_null", "map_spearman", "lucas_kanade", "farneback"} <= {s.metric for s in scores}
     assert named(scores, "real_correlation").raw > 0.99
+    assert tmp_path / "rotating_snakes_map.png" in benchmark.draw(tmp_path, {"oracle": observer})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.config import Execution, RunConfig, canonical_json, run_config, stream
-from training.errors import UserError
+from training.errors import UserError, unknown
 
 BASE = {"rule": "backprop", "model": "cnn", "task": "shapes"}
 json_values = st.recursive(
@@ -201,3 +201,10 @@ def test_the_loss_and_the_scale_of_inputs_are_the_runs_to_choose(tmp_path):
     assert torch.equal(trained.preprocess(images), images.float() / (255 if images.dtype == torch.uint8 else 1))
     with pytest.raises(UserError, match=r"class indices.*mean_squared_error"):
         build(run_config(values | {"objective": "mean_squared_error"}), Execution(data=tmp_path))
+
+
+def test_a_part_of_a_name_is_recognised_before_a_similar_name():
+    known = ["rotating_snakes", "shapes", "shapes_familiar"]
+    for given_name, meant in (("snakes", "rotating_snakes"), ("familiar", "shapes_familiar"), ("shape", "shapes")):
+        assert f"did you mean {meant!r}?" in str(unknown("task", given_name, known))
+    assert "known: rotating_snakes" in str(unknown("task", "x", known))

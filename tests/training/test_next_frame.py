@@ -9,8 +9,9 @@ from PIL import Image
 
 from training.data import next_frame
 from training.data._motion import TEST, TRAIN, Motion, natural_motion, photographs, render
-from training.data._moving_shapes import moving_shapes
+from training.data._moving_shapes import cover, moving_shapes
 from training.data.base import Preprocess, Source, to_linear, to_srgb, training_loader
+from training.data.drawing import Canvas, disc, polygon
 from training.errors import UserError
 
 NOWHERE = Source(Path("/nonexistent"))
@@ -115,6 +116,18 @@ def test_moving_shapes_are_flat_saturated_and_move():
     flat = (clips[..., 1:] == clips[..., :-1]).all(2).float().mean()
     assert flat > 0.8  # only edges change colour
     assert (clips.amax(2) - clips.amin(2)).mean() > 0.25
+
+
+@pytest.mark.parametrize("size", [16, 33, 64])
+def test_a_shape_drawn_in_its_patch_is_the_shape_drawn_on_the_whole_frame(size):
+    generator = torch.Generator().manual_seed(size)
+    centre = 1.2 * (torch.rand(40, 2, generator=generator) - 0.5) * size  # some lie half outside
+    turn, radius = 6.3 * torch.rand(40, generator=generator), (0.1 + 0.2 * torch.rand(40, generator=generator)) * size
+    corners = torch.arange(40) % 5 + 2
+    canvas = Canvas(size)
+    x, y = canvas.frame(centre, turn)
+    edges = torch.where((corners == 2)[:, None, None], disc(x, y, radius), polygon(x, y, corners.clamp(min=3), radius))
+    assert torch.equal(cover(size, centre, turn, corners, radius), canvas.coverage(edges))
 
 
 def test_stimuli_are_clips_or_still_images():
