@@ -31,6 +31,11 @@ LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # ε × 255
 CLEARLY = 0.1  # accuracy by which one attack must beat another for derivatives to be called masked
 VANISHING = 0.05  # share of images without a derivative from which on derivatives are called masked
 TWIN = "backprop"
+HUMAN = "no human curve is known; people see the same figure at all of these"
+STYLE = {
+    "noise": ("k", "-", 2.4), "worst": ("C3", "-", 2.4), "flipped": ("0.55", "--", 1), "fgsm": ("C0", "--", 1),
+    "pgd": ("C1", "--", 1), "transfer": ("C2", "--", 1), "squares": ("C4", "--", 1),
+}  # fmt: skip
 
 
 class Robustness(Benchmark):
@@ -96,18 +101,15 @@ class Robustness(Benchmark):
             assert isinstance(observer, TrainedObserver)
             with figure(folder / "robustness.png", 6.4, 4.2) as axes:
                 for attack, values in self._seen[1].intact.items():
-                    bold = attack in ("noise", "worst")
-                    axes.plot(
-                        LEVELS, values.mean(0), marker="o", ms=4, lw=2.4 if bold else 1, ls="-" if bold else "--",
-                        label=attack,
-                    )  # fmt: skip
-                axes.axhline(1 / len(observer.classes), color="0.7", lw=0.8)
+                    colour, line, width = STYLE[attack]
+                    axes.plot(LEVELS, values.mean(0), line, marker="o", ms=4, lw=width, color=colour, label=attack)
+                axes.axhline(1 / len(observer.classes), color="0.7", lw=0.8, label="guessing")
+                why = masking(self._seen[1], 1 / len(observer.classes))
                 axes.set_xscale("log", base=2)
                 axes.set_xticks(LEVELS, [f"{level:g}" for level in LEVELS])
-                axes.set(
-                    xlabel="ε × 255 (largest change of a pixel)", ylabel="accuracy", ylim=(-0.02, 1.02),
-                    title=f"Robustness: {name}",
-                )  # fmt: skip
+                axes.set(ylabel="accuracy", ylim=(-0.02, 1.02))
+                axes.set_xlabel(f"ε × 255 (largest change of a pixel)\n{HUMAN}", fontsize=8)
+                axes.set_title(f"Robustness: {name}" + f"\nmasked: {why}" * bool(why), fontsize=10)
                 axes.legend(frameon=False, fontsize=8, ncol=2)
             paths.append(folder / "robustness.png")
         return paths
@@ -201,5 +203,5 @@ def sheet(size: int = 32) -> tuple[Tensor, list[str], list[str]]:
     change = epsilon * (attacked - x).sign()
     sign = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     columns = [x, 0.5 + change * 4, attacked, (x + change.flip(2)).clamp(0, 1), (x + epsilon * sign).clamp(0, 1)]
-    labels = ["image", "change × 4", "attacked", "change upside down", "noise"]
+    labels = ["image", "change × 4", "attacked, ε 8/255", "upside down", "noise, ε 8/255"]
     return torch.stack(columns, 1), list(shapes.CLASSES), labels

@@ -3,6 +3,10 @@
 z of a strip is the correlation of decision values with the noise under a template there, within fat and within
 thin figures, times √n. (Gold et al. 2000, Curr. Biol. 10:663; for networks Baker et al. 2018.)
 
+A unit whose receptive field holds a mouth and a piece of the gap is swayed by noise there without completing anything.
+So of a network's stage those pixels count that none of its units sees together with an inducer (``apart``); strips
+are what is left of them.
+
 Shapes: ``B`` figures, 8 half gaps: from each of 4 discs along 2 sides.
 """
 
@@ -36,6 +40,7 @@ class Image:
         map: Correlation of the decision with every pixel's noise.
         accuracy: In this noise.
         num: Figures shown.
+        apart: Pixels that count, ``(size, size)``; ``None`` for all.
     """
 
     gap: Mapping[str, Array]
@@ -43,6 +48,7 @@ class Image:
     map: Array
     accuracy: float
     num: int
+    apart: Array | None = None
 
     def difference(self, template: str) -> Array:
         """Return z of the gap minus z of its mirror image, ``(8,)``."""
@@ -61,7 +67,9 @@ def shown_in_noise(size: int, num: int, seed: int) -> Iterator[Figures]:
         yield fixed(size, ROTATION * (1 - 2.0 * (part % 2)), NOISE, 1000 * (seed + 1) + k)
 
 
-def measured(decide: Decide, size: int, num: int, seed: int) -> dict[str, Image]:
+def measured(
+    decide: Decide, size: int, num: int, seed: int, apart: Mapping[str, Array] | None = None
+) -> dict[str, Image]:
     """Return every stage's classification image.
 
     Args:
@@ -69,10 +77,12 @@ def measured(decide: Decide, size: int, num: int, seed: int) -> dict[str, Image]
         size: Side of the images.
         num: Figures shown, half of them fat.
         seed: Of the noise.
+        apart: Stage → pixels that count, ``(size, size)`` boolean; all of a stage that is not named.
     """
-    strips = np.concatenate([weights.reshape(16, -1) for weights in templates(size).values()])
+    apart = apart or {}
     said: dict[str, list[Array]] = {}
-    projected: list[Array] = []
+    strips: dict[str, Array] = {}
+    projected: dict[str, list[Array]] = {}
     fields: dict[str, Array] = {}
     fat = np.empty(0, dtype=bool)
     drawn = painted(fixed(size, torch.tensor([-ROTATION, ROTATION]), 0.0, 0), "IN", size)  # all that is ever shown
@@ -81,24 +91,34 @@ def measured(decide: Decide, size: int, num: int, seed: int) -> dict[str, Image]
         stimuli = (shown.background[:, None, None] + drawn[shown.fat] + grain).clamp_(0, 1)[:, None]
         field = grain.flatten(1).double().numpy()
         own = shown.fat.numpy().astype(bool)
-        projected.append(field @ strips.T)
         fat = np.concatenate([fat, own])
         for stage, values in decide(stimuli).items():
+            if stage not in strips:
+                chosen = templates(size, apart.get(stage)).values()
+                strips[stage] = np.concatenate([weights.reshape(16, -1) for weights in chosen])
             said.setdefault(stage, []).append(values)
+            projected.setdefault(stage, []).append(field @ strips[stage].T)
             # Within classes: the noise of a class, weighted by the answers, less the mean answer times the noise.
             total = fields.setdefault(stage, np.zeros((2, 2, size * size)))
             for c in (0, 1):
                 total[c] += np.stack([values[own == c] @ field[own == c], field[own == c].sum(0)])
     return {
-        stage: _image(np.concatenate(v), np.concatenate(projected), fat, fields[stage]) for stage, v in said.items()
+        stage: replace(
+            _image(np.concatenate(v), np.concatenate(projected[stage]), fat, fields[stage]), apart=apart.get(stage)
+        )
+        for stage, v in said.items()
     }
 
 
-def templates(size: int) -> dict[str, Array]:
+def templates(size: int, apart: Array | None = None) -> dict[str, Array]:
     """Return, for every template, the weights of 8 half gaps and of their mirror images, ``(2, 8, size²)``.
 
     A template is the real thin figure minus the real fat one, darker than its background, positive where a surface
     or a line is in the fat one only.
+
+    Args:
+        size: Side of the images.
+        apart: Pixels that count, ``(size, size)`` boolean, where their mirrored places count too; all by default.
     """
     found = {}
     pair = fixed(size, torch.tensor([TEMPLATE, -TEMPLATE]), 0.0, 0)
@@ -110,13 +130,27 @@ def templates(size: int) -> dict[str, Array]:
             # A figure's corners lie between pixels (even size) or on one (odd), so that mirrored pixels are pixels.
             rows, columns = np.nonzero(mask)
             own, beyond = np.zeros((size, size)), np.zeros((size, size))
-            own[rows, columns] = change[rows, columns]
             other = (2 * corner[1] - 1 - rows).astype(int), (2 * corner[0] - 1 - columns).astype(int)
+            if apart is not None:
+                counts = apart[rows, columns] & apart[other]
+                rows, columns, other = rows[counts], columns[counts], (other[0][counts], other[1][counts])
+            own[rows, columns] = change[rows, columns]
             beyond[other] = change[rows, columns]
             halves.append(own.ravel())
             mirrors.append(beyond.ravel())
         found[name] = np.stack([halves, mirrors])
     return found
+
+
+def pixels_asked(size: int) -> Array:
+    """Return the pixels of all half gaps and of their mirror images, ``(size, size)`` boolean."""
+    return np.asarray(np.abs(np.stack(list(templates(size).values()))).sum((0, 1, 2)).reshape(size, size) > 0)
+
+
+def pixels_drawn(size: int) -> Array:
+    """Return the pixels that hold a piece of an inducer in some figure that is shown, ``(size, size)`` boolean."""
+    drawn = painted(fixed(size, torch.tensor([-ROTATION, ROTATION]), 0.0, 0), "IN", size)
+    return np.asarray((drawn != 0).any(0).numpy())
 
 
 def half_gaps(size: int) -> list[tuple[Array, Array]]:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation.illusions.kanizsa_stimuli import CONTRAST, LINE, NOISE, SUPERSAMPLE
-from training.data.drawing import Canvas, disc, outline, stamp, wedge
+from evaluation.illusions.kanizsa_stimuli import CONTRAST, LINE, NOISE, SUPERSAMPLE, check_condition, inducer_shape
+from training.data.drawing import Canvas, outline, stamp
 
 CONDITIONS = {
     "REAL": "the figure itself, filled or outlined, its sides bowed with the tangents of the mouths",
@@ -137,8 +137,7 @@ def render(figure: Figures, condition: str, size: int) -> Tensor:
     Raises:
         ValueError: If the condition is unknown.
     """
-    if condition not in CONDITIONS and condition != "BLANK":
-        raise ValueError(f"unknown condition {condition!r}; choose from {', '.join(CONDITIONS)}")
+    check_condition(condition, CONDITIONS)
     image = figure.background[:, None, None] + painted(figure, condition, size)
     return (image + noise(figure, size)).clamp_(0, 1)[:, None]
 
@@ -189,16 +188,6 @@ def _inducer(image: Tensor, figure: Figures, condition: str, corner: int) -> Non
     facing = {"OUT": direction, "DOWN": math.pi / 2}.get(condition, direction + math.pi)
     opening = torch.full_like(radius, math.pi / 2)
 
-    def shape(x: Tensor, y: Tensor) -> Tensor:
-        whole, mouth = disc(x, y, radius), wedge(x, y, opening)
-        pacman = torch.maximum(whole, -mouth)
-        if condition == "OUTL":
-            return outline(pacman, line)
-        if condition == "CLOSED":
-            return torch.minimum(pacman, outline(whole, line))
-        if condition == "FRAG":
-            return torch.maximum(whole, outline(mouth, line))
-        return pacman
-
     angle = facing + (-1) ** corner * figure.rotation
+    shape = inducer_shape(condition, radius, opening, line)
     stamp(image, shape, place, angle, float(radius.max()), figure.contrast, SUPERSAMPLE)

@@ -35,7 +35,11 @@ JUDGED = (
     "index", "index_normalised", "index_log_odds", "index_hard", "dose_response", "dose_response_partial", "signatures",
 )  # fmt: skip
 HUMAN = "people: clarity rises with the ratio\n(Shipley & Kellman 1992; order only)"
-STYLE = {"REAL": ("k", 2.2), "IN": ("C3", 2.2), "FRAG": ("C0", 1.4), "MIX": ("C1", 1.4), "OCCL": ("C4", 1.4)}
+STYLE = {
+    "REAL": ("k", "-", 2.2), "IN": ("C3", "-", 2.2), "FRAG": ("C0", "-", 1.4), "MIX": ("C1", "-", 1.4),
+    "OCCL": ("C4", "-", 1.4), "ROT": ("0.45", "-", 0.9), "OUT": ("0.45", "--", 0.9), "DISC": ("0.45", ":", 1.2),
+    "OUTL": ("C2", "-", 0.9), "CLOSED": ("C2", "--", 0.9), "SHEAR": ("C2", ":", 1.2),
+}  # fmt: skip
 
 
 class Kanizsa(Benchmark):
@@ -47,7 +51,7 @@ class Kanizsa(Benchmark):
     """
 
     name = "kanizsa"
-    version = 3  # two sets of matched ink, five conditions more
+    version = 4  # answers must vary within a condition, not over IN and the controls together
     pillar = "illusion"
     headline = "index"
     reference = "Kanizsa 1955; Ringach & Shapley 1996, Vision Res. 36:3037"
@@ -79,11 +83,13 @@ class Kanizsa(Benchmark):
                 continue
             with panels(path, 9.6, 4.2, 2) as (left, right):
                 for condition, values in found.p.items():
-                    if condition in STYLE or condition in CONTROLS:
-                        colour, width = STYLE.get(condition, ("0.6", 0.9))
+                    if condition in STYLE:
+                        colour, line, width = STYLE[condition]
                         curve = [values[found.where(r)].mean() for r in SUPPORT_RATIOS]
-                        left.plot(SUPPORT_RATIOS, curve, "-o", ms=3, lw=width, color=colour, label=condition)
-                left.axhline(1 / len(observer.classes), color="0.85", lw=0.8)
+                        left.plot(
+                            SUPPORT_RATIOS, curve, line, marker="o", ms=3, lw=width, color=colour, label=condition
+                        )
+                left.axhline(1 / len(observer.classes), color="0.85", lw=0.8, label="guessing")
                 left.set(
                     xlabel="support ratio (disc diameter / side length)",
                     ylabel="mean probability of the polygon", ylim=(0, 1.02), title=f"Kanizsa: {name}",
@@ -99,9 +105,10 @@ def _index_panel(axes: Any, found: Answers, reason: str | None) -> None:
     dose = np.array([index_of(contrast[found.where(r)]) for r in SUPPORT_RATIOS])
     top = max(0.1, float(dose.max()) * 1.1)
     axes.plot(SUPPORT_RATIOS, np.linspace(0, top, len(SUPPORT_RATIOS)), ":", color="0.5", label=HUMAN)
-    axes.plot(SUPPORT_RATIOS, dose, "-o", color="C3", ms=4, label="index: IN − strongest control")
+    axes.plot(SUPPORT_RATIOS, dose, "-o", color="C3", ms=4, label="index: IN − strongest control at that ratio")
     axes.axhline(0, color="0.85", lw=0.8)
-    title = f"n/a: {reason}" if reason else "dose–response"
+    strongest = CONTROLS[int(contrast.mean(0).argmin())]
+    title = f"n/a: {reason}" if reason else f"index {index_of(contrast):+.3f}, strongest control {strongest}"
     axes.set(xlabel="support ratio", ylabel="index (probability)", title=title)
     axes.title.set_fontsize(9)
     axes.legend(frameon=False, fontsize=7)
@@ -130,9 +137,8 @@ def scores_of(found: Answers, classes: Sequence[str]) -> list[Score]:
 
 def gate(found: Answers, classes: Sequence[str]) -> str | None:
     """Return why an observer may not be judged by its answers, or nothing."""
-    return competence_gate(found.answer["REAL"], found.truth, classes) or collapse_gate(
-        np.concatenate([found.answer[c] for c in ("IN", *CONTROLS)])
-    )
+    shown = {c: found.answer[c] for c in ("IN", *CONTROLS)}
+    return competence_gate(found.answer["REAL"], found.truth, classes) or collapse_gate(shown)
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:

@@ -9,8 +9,9 @@ A stage in which the probe does not know real contours (held-out AUC below ``COM
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from evaluation.figures import figure
 from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, LINE, NOISE, SUPERSAMPLE, Layouts, layouts, render
 from evaluation.illusions.time_course import time_course
-from evaluation.statistics import Array, ranks
+from evaluation.statistics import Array, interval, ranks
 from training.data.drawing import Canvas, box, outline, polygon
 
 SHOWN = ("IN", *CONTROLS)
@@ -60,7 +61,9 @@ class KanizsaContourProbe(DrawnFromScores):
         activity = [(_stage_activity(observer, x), y.numpy()) for x, y in sets]
         if not figures["IN"]:
             return [not_available("auc", "it has no stages")]
-        scores, judged = [], []
+        scores: list[Score] = []
+        judged: list[Score] = []
+        resampled: list[Array] = []
         for stage in figures["IN"]:
             taught, held_out = (a[stage] for a, _ in activity)
             probe = linear_probe(taught, activity[0][1])
@@ -76,16 +79,17 @@ class KanizsaContourProbe(DrawnFromScores):
                 for c, a in against.items()
             ]
             least = min(against, key=lambda c: against[c])
-            judged.append(Score("auc_in", against[least], higher_is_better=None, stage=stage, target=least))
+            resampled.append(resampled_aucs(said["IN"], [said[c] for c in CONTROLS]).min(1))
+            low, high = interval(resampled[-1])
+            where: dict[str, Any] = {"stage": stage, "target": least, "ci_low": low, "ci_high": high}
+            judged.append(Score("auc_in", against[least], higher_is_better=None, **where))
         if not judged:
             return [*scores, not_available("auc", "no stage's probe knows real contours")]
         best = max(judged, key=lambda s: s.raw or 0.0)
+        low, high = interval(np.max(resampled, axis=0))  # the stage is chosen anew in every resample
+        told = f"{best.stage} against {best.target}, the best of {len(judged)} stages"
         whole = Score(
-            "auc",
-            best.raw,
-            higher_is_better=None,
-            n_stimuli=2 * self.test,
-            reason=f"{best.stage} against {best.target}",
+            "auc", best.raw, higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=2 * self.test, reason=told
         )
         return [*scores, *judged, whole]
 
@@ -133,6 +137,23 @@ def auc(positive: Array, negative: Array) -> float:
     return float((ordered[:num].sum() - num * (num + 1) / 2) / (num * len(negative)))
 
 
+def resampled_aucs(positive: Array, negatives: Sequence[Array], resamples: int = 500) -> Array:
+    """Return AUCs of a condition against others, of figures resampled in matched sets, ``(resamples, others)``.
+
+    Args:
+        positive: ``(n,)`` values, one per figure.
+        negatives: For every other condition the values of the same figures.
+        resamples: Number of resamples.
+    """
+    num = len(positive)
+    times = np.random.default_rng(0).multinomial(num, np.full(num, 1 / num), size=resamples).astype(float)
+    found = []
+    for negative in negatives:
+        above = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+        found.append(((times @ above) * times).sum(1) / num**2)
+    return np.stack(found, 1)
+
+
 def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     """Write, by stage, the AUC of its probe on real contours and on illusory ones; nothing without stages."""
     stages = list(dict.fromkeys(s.stage for s in scores if s.stage))
@@ -147,6 +168,8 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
             found = [(stages.index(s.stage), s.raw) for s in scores if s.metric == metric and s.raw is not None]
             colour = {"color": "0.6"} if metric == "auc_vs" else {}
             axes.plot([x for x, _ in found], [y for _, y in found], style, ms=size, label=told, **colour)
+        for s in (s for s in scores if s.metric == "auc_in" and s.ci_low is not None):
+            axes.plot([stages.index(s.stage)] * 2, [s.ci_low, s.ci_high], color="C3", lw=1.5)
         axes.axhline(0.5, color="0.85", lw=0.8)
         axes.axhline(COMPETENT, color="0.6", lw=0.8, ls=":", label="least on real contours to be asked")
         axes.set_xticks(range(len(stages)), stages, fontsize=8)

@@ -37,7 +37,7 @@ SHOWN = ("IN", *CONTROLS)
 NEAR = 0.75  # pixels from the line between two discs: a pixel of the gap
 INPUT_FILTER = 3  # pixels that the encoding of spiking rules reaches around each pixel
 FEWEST = 20  # units over all layouts below which a stage has none to speak of
-HUMAN = "people: V1 later than V2, weaker than real contours\n(Lee & Nguyen 2001, from memory)"
+HUMAN = "people: V1 later than V2, weaker than real contours\n(Lee & Nguyen 2001, from memory: order only)"
 
 
 class KanizsaGap(Benchmark):
@@ -49,7 +49,7 @@ class KanizsaGap(Benchmark):
     """
 
     name = "kanizsa_gap"
-    version = 2  # the spot that holds the gain of spiking inputs is the strongest contrast of every image
+    version = 3  # answers must vary within a condition, not over IN and the controls together
     pillar = "illusion"
     headline = "gap"
     reference = "Lee & Nguyen 2001, PNAS 98:1907; Pang et al. 2021, arXiv 2102.01955"
@@ -105,9 +105,8 @@ class KanizsaGap(Benchmark):
             return not_available("gap", "no receptive field of any stage fits into a gap: use larger images")
         truth = np.array([observer.classes.index(CORNERS[n]) for n in layout.corners.tolist()])
         answer = {c: observer.predict(images[c]).argmax(1).numpy() for c in ("REAL", *SHOWN)}
-        reason = competence_gate(answer["REAL"], truth, observer.classes) or collapse_gate(
-            np.concatenate([answer[c] for c in SHOWN])
-        )
+        shown = {c: answer[c] for c in SHOWN}
+        reason = competence_gate(answer["REAL"], truth, observer.classes) or collapse_gate(shown)
         if reason:
             return not_available("gap", reason)
         every = np.mean(list(found.values()), axis=0)
@@ -121,18 +120,20 @@ class KanizsaGap(Benchmark):
             return []
         observer, courses, unit = self._last
         path = folder / "kanizsa_gap.png"
-        with figure(path, 5.2, 3.4) as axes:
-            for stage, course in courses.items():
-                axes.plot(range(len(course)), course, "-o", ms=3, label=stage)
+        nothing = not any(course.any() for course in courses.values())
+        with figure(path, 6.0, 3.6) as axes:
+            for k, (stage, course) in enumerate(courses.items()):
+                x = np.arange(len(course)) if unit else np.array([k])  # one pass has no time: stages side by side
+                axes.plot(x, course, "-o", ms=3 if unit else 6, label=stage)
             axes.axhline(0, color="0.85", lw=0.8)
-            axes.plot([], [], ":", color="0.5", label=HUMAN)
-            axes.set(
-                xlabel=f"{unit} of inference" if unit else "one feed-forward pass",
-                ylabel="response in the gap\n(1 = a real contour's)", title=f"Kanizsa gap: {observer.name}",
-            )  # fmt: skip
+            when = f"{unit} of inference" if unit else "stages, in one feed-forward pass"
+            axes.set(ylabel="IN − strongest control, in the gap\n(1 = a real contour's response)")
+            axes.set_xlabel(f"{when}\n{HUMAN}", fontsize=8)
+            axes.set_title(f"Kanizsa gap: {observer.name}" + ", 0 to the last bit" * nothing)
             if not unit:
-                axes.set_xticks([])
-            axes.legend(frameon=False, fontsize=7)
+                axes.set_xticks(range(len(courses)), list(courses))
+            else:
+                axes.legend(frameon=False, fontsize=7)
         return [path]
 
 

@@ -159,6 +159,8 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
                     ls=("--", ":", "-.")[list(LOW_LEVEL).index(low.target)],
                     label=low.target,
                 )
+            for low in (s for s in scores if s.metric == f"control_{metric}" and s.raw is None):
+                axes.plot([], [], " ", label=f"{low.target}: n/a")
             axes.axhline(0, color="0.85", lw=0.8)
             axes.set_xticks(range(len(stages)), stages, fontsize=8)
             axes.set(xlim=(-0.4, len(stages) - 0.6), title=f"{metric}: IN − strongest control")

@@ -13,6 +13,7 @@ Shapes: ``B`` layouts; images are ``(B, 1, size, size)``. Lengths are pixels, an
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -178,8 +179,7 @@ def render(layout: Layouts, condition: str, size: int) -> Tensor:
     Raises:
         ValueError: If the condition is unknown.
     """
-    if condition not in CONDITIONS and condition != "BLANK":
-        raise ValueError(f"unknown condition {condition!r}; choose from {', '.join(CONDITIONS)}")
+    check_condition(condition, CONDITIONS)
     painted = torch.zeros(len(layout), size, size)  # difference from the background
     for num in sorted(set(layout.corners.tolist())) if condition != "BLANK" else ():
         for index in (layout.corners == num).nonzero()[:, 0].split(CHUNK):
@@ -188,6 +188,42 @@ def render(layout: Layouts, condition: str, size: int) -> Tensor:
     generator = torch.Generator().manual_seed(layout.seed + 1)
     noise = NOISE * torch.randn(painted.shape, generator=generator)
     return (layout.background[:, None, None] + painted + noise).clamp_(0, 1)[:, None]
+
+
+def check_condition(condition: str, known: Mapping[str, str]) -> None:
+    """Make sure that a condition is one of the known ones, or ``BLANK``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if condition not in known and condition != "BLANK":
+        raise ValueError(f"unknown condition {condition!r}; choose from {', '.join(known)}")
+
+
+def inducer_shape(condition: str, radius: Tensor, mouth: Tensor, line: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the signed distance to an inducer whose mouth opens along the x axis, from points in its frame.
+
+    Args:
+        condition: ``DISC``, ``OUTL``, ``CLOSED`` or ``FRAG`` draw it in their way; all others as a pacman.
+        radius: ``(B,)`` of the disc.
+        mouth: ``(B,)`` full angle.
+        line: Width of thin lines.
+    """
+
+    def shape(x: Tensor, y: Tensor) -> Tensor:
+        whole, opening = disc(x, y, radius), wedge(x, y, mouth)
+        pacman = torch.maximum(whole, -opening)
+        if condition == "DISC":
+            return whole
+        if condition == "OUTL":
+            return outline(pacman, line)
+        if condition == "CLOSED":
+            return torch.minimum(pacman, outline(whole, line))
+        if condition == "FRAG":
+            return torch.maximum(whole, outline(opening, line))
+        return pacman
+
+    return shape
 
 
 def _polygon(layout: Layouts, size: int) -> Tensor:
@@ -221,21 +257,9 @@ def _inducer(painted: Tensor, layout: Layouts, condition: str, k: int) -> None:
     elif condition == "OUT":
         turn = turn + math.pi
 
-    def shape(x: Tensor, y: Tensor) -> Tensor:
-        whole, opening = disc(x, y, radius), wedge(x, y, mouth)
-        pacman = torch.maximum(whole, -opening)
-        if condition == "DISC":
-            return whole
-        if condition == "OUTL":
-            return outline(pacman, line)
-        if condition == "CLOSED":
-            return torch.minimum(pacman, outline(whole, line))
-        if condition == "FRAG":
-            return torch.maximum(whole, outline(opening, line))
-        return pacman
-
     sign = layout.polarity[:, k] if condition == "MIX" else 1.0
     reach = float(radius.max())
+    shape = inducer_shape(condition, radius, mouth, line)
     stamp(painted, shape, place, direction + math.pi + turn, reach, layout.contrast * sign, SUPERSAMPLE)
 
 

@@ -11,6 +11,7 @@ Shapes: ``B`` images, ``U`` units of a stage.
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluation.base import evaluating
@@ -32,6 +33,31 @@ def units_within(net: StagedNet, region: Tensor) -> dict[str, Tensor]:
 def units_touching(net: StagedNet, region: Tensor) -> dict[str, Tensor]:
     """Return, for every stage, whether each unit's receptive field holds a pixel of a region, ``(B, units)``."""
     return _unknown(net, region)
+
+
+def seen_apart(net: StagedNet, drawn: Tensor, asked: Tensor, reach: int = 0) -> dict[str, Tensor]:
+    """Return, for every stage, which pixels are seen, and by no unit that sees anything drawn too, ``(H, W)`` boolean.
+
+    Args:
+        net: The network.
+        drawn: ``(H, W)`` boolean, where something is drawn, at the size of the network's input.
+        asked: ``(H, W)`` boolean, pixels that are asked about.
+        reach: Pixels by which an encoding spreads the image before the network sees it.
+    """
+    rows, columns = asked.nonzero(as_tuple=True)
+    single = torch.zeros(len(rows), *asked.shape, dtype=torch.bool)
+    single[torch.arange(len(rows)), rows, columns] = True
+    found = {}
+    shown = units_touching(net, _spread(drawn[None], reach))
+    for name, seeing in units_touching(net, _spread(single, reach)).items():
+        apart = torch.zeros_like(asked)
+        apart[rows, columns] = seeing.any(1) & ~(seeing & shown[name]).any(1)
+        found[name] = apart
+    return found
+
+
+def _spread(region: Tensor, reach: int) -> Tensor:
+    return F.max_pool2d(region.float()[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0
 
 
 def global_modules(net: nn.Module) -> list[str]:

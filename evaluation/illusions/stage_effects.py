@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.base import Observer, Score, not_available
+from evaluation.illusions.gates import stage_reasons
 from evaluation.illusions.lightness_stimuli import Pairs, Ramp
 from evaluation.illusions.surface import FEWEST, NULL, Effect, Readout, effects, fit, unresolved
 from evaluation.statistics import Array, stratified_bootstrap
@@ -136,10 +137,10 @@ def interval(terms: list[tuple[Effect, float]], stratum: NDArray[np.int64]) -> t
 
 def deepest(scores: list[Score]) -> Score:
     """Return the index of the deepest stage that can be judged, as that of the network; its target is the stage."""
-    judged = [s for s in scores if s.metric == "index" and s.raw is not None]
+    own = [s for s in scores if s.metric == "index"]
+    judged = [s for s in own if s.raw is not None]
     if not judged:
-        reasons = {s.stage: s.reason for s in scores if s.metric == "index"}
-        return not_available("index", "; ".join(f"{k}: {v}" for k, v in reasons.items()))
+        return not_available("index", stage_reasons(own))
     return replace(judged[-1], stage="", target=judged[-1].stage)
 
 

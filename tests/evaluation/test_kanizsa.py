@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.base import TrainedObserver
 from evaluation.illusions import kanizsa, kanizsa_stimuli
 from evaluation.illusions.gates import collapse_gate, competence_gate
 from evaluation.illusions.kanizsa import Kanizsa, scores_of
@@ -24,6 +25,10 @@ from evaluation.illusions.kanizsa_stimuli import (
     render,
 )
 from evaluation.observers import blurred_pixels, hog, pixels, polar_spectrum
+from models import cnn
+from rules.base import OBJECTIVES
+from rules.label_shuffled import LabelShuffled
+from rules.untrained import Untrained
 from training.data import shapes
 from training.data.base import Source
 from training.data.drawing import Canvas, disc, polygon
@@ -308,6 +313,18 @@ def test_a_dose_response_that_is_all_in_the_bare_corners_is_not_counted():
     assert named(more, "dose_response_partial").raw > 0.9
 
 
+def test_an_ideal_observer_with_one_answer_to_whatever_is_no_figure_is_judged():
+    """It sees what we see, and says hexagon where there is nothing to be seen."""
+    p = {c: np.where(TRUTH == 3, 0.97, 0.01) for c in CONDITIONS}
+    p |= dict.fromkeys(("REAL", "IN"), np.full(len(TRUTH), 0.97))
+    answers = {c: np.full(len(TRUTH), 3) for c in CONDITIONS} | {"REAL": TRUTH, "IN": TRUTH}
+    index = named(scores_of(Answers(p, answers, TRUTH, LAYOUTS), CLASSES), "index")
+    assert index.raw == pytest.approx(0.75 * 0.96)
+    blind = answers | {"IN": np.full(len(TRUTH), 3)}  # to it an illusory figure is no figure either: no way to tell
+    index = named(scores_of(Answers(p, blind, TRUTH, LAYOUTS), CLASSES), "index")
+    assert index.gate == "n/a" and "nearly the same to everything" in index.reason
+
+
 def test_one_control_that_is_not_beaten_is_enough_to_deny_the_illusion():
     p = dict.fromkeys(CONDITIONS, 0.3) | {"REAL": 0.95, "IN": 0.9, "OUT": 0.95}
     assert named(scores_of(scripted(p), CLASSES), "index").raw < 0
@@ -344,9 +361,11 @@ def test_gates():
     assert "square 0%" in competence_gate(one_class_at_chance, truth, alphabetical)
     few = np.repeat(np.arange(4), 3)
     assert competence_gate(few, few, CLASSES) is not None  # three images per class prove nothing
-    assert collapse_gate(truth) is None
-    assert "the same to everything" in collapse_gate(np.zeros(400))
-    assert collapse_gate(np.where(np.arange(400) < 8, 1, 0)) is not None
+    assert collapse_gate({"IN": truth, "OUT": truth}) is None
+    assert "the same to everything" in collapse_gate({"IN": np.zeros(400), "OUT": np.zeros(400)})
+    assert collapse_gate({"IN": np.where(np.arange(400) < 8, 1, 0)}) is not None
+    # Another single answer to each condition says as little, though answers to all conditions together vary.
+    assert collapse_gate({c: np.full(400, k) for k, c in enumerate(("IN", "ROT", "OUT", "DISC"))}) is not None
 
 
 @pytest.fixture(scope="module")
@@ -413,4 +432,20 @@ def test_a_network_whose_output_is_not_finite_is_not_judged():
 
 def test_more_classes_than_polygons_do_not_count_as_collapse():
     truth = np.repeat(np.arange(4), 100)
-    assert collapse_gate(truth + 8) is None
+    assert collapse_gate({"IN": truth + 8}) is None
+
+
+@pytest.mark.parametrize("rule", [Untrained, LabelShuffled])
+def test_untrained_and_label_shuffled_networks_are_null_observers_that_are_not_judged(clean_task, rule):
+    """Neither can name real polygons, whatever its index; the second after sixteen steps on labels that say nothing."""
+    net, rule, loss = cnn.build((1, 32, 32), (4,), width=4, hidden=16), rule(), OBJECTIVES["cross_entropy"]
+    rule.attach(net)
+    x, y = clean_task.preprocess()(clean_task.train.images[:512]), clean_task.train.targets[:512]
+    for part in torch.arange(512).split(32):
+        grads = rule.learn(net, x[part], y[part], loss).grads
+        with torch.no_grad():
+            for name, weight in net.named_parameters():
+                weight -= 0.1 * grads.get(name, torch.zeros(()))
+    shown = TrainedObserver("null", net, rule, net, rule, loss, clean_task.preprocess(), CLASSES, clean_task.test)
+    index = named(Kanizsa(per_cell=1).measure(shown), "index")
+    assert index.gate == "n/a" and "cannot name real polygons" in index.reason

@@ -11,10 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.illusions import classification_image, fat_thin_stimuli, kanizsa_fat_thin, psychometric
-from evaluation.illusions.classification_image import half_gaps, shown_in_noise, taught, templates
+from evaluation.illusions.classification_image import (
+    half_gaps,
+    pixels_asked,
+    pixels_drawn,
+    shown_in_noise,
+    taught,
+    templates,
+)
+from evaluation.illusions.fat_thin_answers import DEGREES, LARGEST, RATIO
 from evaluation.illusions.fat_thin_stimuli import CONDITIONS, CONTROLS, figures, fixed, noise, painted, render
-from evaluation.illusions.kanizsa_fat_thin import DEGREES, LARGEST, KanizsaFatThin
+from evaluation.illusions.kanizsa_fat_thin import KanizsaFatThin
+from evaluation.illusions.receptive_fields import seen_apart
 from evaluation.observers import hog, pixels
+from models import cnn
+from rules.backprop import Backprop
+from tests.evaluation.test_kanizsa_gap import observer
 from training.data import shapes
 from training.data.base import Source
 
@@ -174,7 +186,7 @@ BENCH = KanizsaFatThin(train=300, per_cell=8, fields=1500)
 def one_support_ratio():
     """The one of the headline: less to draw."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kanizsa_fat_thin, "SUPPORT_RATIOS", (kanizsa_fat_thin.RATIO,))
+        patch.setattr(kanizsa_fat_thin, "SUPPORT_RATIOS", (RATIO,))
         yield
 
 
@@ -318,6 +330,39 @@ def test_constant_and_stageless_observers_are_not_available():
 
     (score,) = KanizsaFatThin().measure(Nothing())
     assert score.gate == "n/a" and score.reason == "it has no stages"
+
+
+@pytest.mark.parametrize(("size", "stages"), [(32, {"conv1"}), (64, {"conv1", "conv2"})])
+def test_pixels_that_count_are_seen_by_no_unit_that_sees_an_inducer_by_arithmetic(size, stages):
+    """Fields of 3 × 3 kernels behind pools of 2 are 4, 10 and 22 pixels wide, and step by 2, 4 and 8."""
+    net = cnn.build((1, size, size), (4,), width=1, hidden=2)
+    drawn, asked = pixels_drawn(size), pixels_asked(size)
+    found = seen_apart(net, torch.from_numpy(drawn), torch.from_numpy(asked))
+    for stage, (left, width, jump) in {"conv1": (1, 4, 2), "conv2": (3, 10, 4), "conv3": (7, 22, 8)}.items():
+        expected = np.zeros_like(asked)
+        for row, column in np.argwhere(asked):
+            windows = [
+                (slice(max(0, t), t + width), slice(max(0, u), u + width))
+                for t in range(-left, size, jump) for u in range(-left, size, jump)
+                if t <= row < t + width and u <= column < u + width
+            ]  # fmt: skip
+            expected[row, column] = not any(drawn[w].any() for w in windows)
+        assert np.array_equal(found[stage].numpy(), expected), stage
+        enough = all(np.abs(w).sum(-1).all() for w in templates(size, expected).values())
+        assert enough == (stage in stages), stage
+    assert not found["hidden"].any()
+
+
+def test_a_stage_whose_fields_hold_mouth_and_gap_is_not_asked_and_the_first_one_finds_nothing(tmp_path):
+    """Of a feed-forward network: its first stage sees pixels of the gap alone, where there is nothing to see."""
+    bench, network = KanizsaFatThin(train=300, per_cell=4, fields=1500), observer(Backprop())
+    scores = {(s.metric, s.stage): s for s in bench.measure(network)}
+    for stage in ("conv2", "conv3", "hidden"):
+        image = scores["classification_image", stage]
+        assert image.gate == "n/a" and ("see inducers too" in image.reason or "in noise" in image.reason)
+    first = scores["classification_image_p", "conv1"]
+    assert first.raw > 0.05 and scores["classification_image", ""].target.startswith("conv1 ")
+    assert bench.draw(tmp_path, {"network": network})[0].stat().st_size > 10_000
 
 
 def test_noise_has_its_size():

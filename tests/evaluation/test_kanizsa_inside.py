@@ -6,7 +6,7 @@ import sklearn.metrics
 import torch
 
 from evaluation.illusions import kanizsa_contour_probe, kanizsa_representation
-from evaluation.illusions.kanizsa_contour_probe import KanizsaContourProbe, auc, contours, placed
+from evaluation.illusions.kanizsa_contour_probe import KanizsaContourProbe, auc, contours, placed, resampled_aucs
 from evaluation.illusions.kanizsa_representation import KanizsaRepresentation, decoding, similarity
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, render
 
@@ -59,6 +59,19 @@ def test_auc_is_scikit_learns(ties):
     assert auc(a, b) == pytest.approx(theirs)
 
 
+def test_resampled_aucs_are_those_of_resampled_figures_and_have_their_spread():
+    """By drawing figures and asking scikit-learn; of no difference the standard error is √((2n + 1) / 12 n²)."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=80), rng.normal(size=80)
+    found = resampled_aucs(a, [b, a - 9], 400)
+    assert found.shape == (400, 2) and (found[:, 1] == 1).all()
+    drawn = rng.integers(0, 80, (400, 80))
+    theirs = [sklearn.metrics.roc_auc_score(np.repeat([1, 0], 80), np.concatenate([a[i], b[i]])) for i in drawn]
+    assert found[:, 0].mean() == pytest.approx(np.mean(theirs), abs=0.01)
+    assert found[:, 0].std() == pytest.approx(np.std(theirs), rel=0.15)
+    assert found[:, 0].std() == pytest.approx((161 / (12 * 80**2)) ** 0.5, rel=0.2)
+
+
 def test_open_squares_lack_one_side_s_gap_and_nothing_else():
     layout = placed(48, 12, 0)
     images, whole = contours(layout, 48)
@@ -104,6 +117,7 @@ def test_the_contour_probe_finds_a_planted_contour_and_none_where_nothing_is(com
     else:
         assert by["auc_in", "strip"].raw <= 0.6
     assert by["auc_in", "nothing"].gate == "n/a" and by["auc", ""].raw == by["auc_in", "strip"].raw
+    assert by["auc", ""].ci_low <= by["auc", ""].raw <= by["auc", ""].ci_high
     assert bench.draw(tmp_path, {"sees": sees})[0].stat().st_size > 5000
 
 

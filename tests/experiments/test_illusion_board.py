@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import kanizsa_report
+from experiments import illusion_speed, kanizsa_report
 from experiments.boards import illusion, kanizsa_inside, robustness, surfaces
 from experiments.estimates import Estimate, estimate
 
@@ -138,3 +138,12 @@ def test_the_report_gives_the_answer_and_says_who_cannot_be_asked():
 def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path, capsys):
     assert kanizsa_report.main([str(tmp_path / "absent")]) == 2
     assert "absent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "message"), [([], "no run is there"), (["--benchmark", "kanisza"], "did you mean")])
+def test_mistakes_before_timing_are_one_clear_line(tmp_path, capsys, more, message):
+    assert illusion_speed.main([str(tmp_path / "absent"), *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert set(illusion_speed.chosen([])) >= {"kanizsa", "kanizsa_fat_thin", "lightness", "munker"}
+    assert not set(illusion_speed.chosen([])) & {"rotating_snakes", "accuracy"}
