@@ -13,7 +13,7 @@ within the response to a still image. The gates are those of rotating_snakes; th
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver, not_available
 from evaluation.illusions import readout_figure
+from evaluation.illusions.correlator import Readout, fit
 from evaluation.illusions.snakes_conditions import SPEEDS, phases
 from evaluation.illusions.snakes_scores import LEAST_CORRELATION, LEAST_SIGN, interval
 from evaluation.illusions.snakes_stimuli import GREY, KITAOKA, Disc, fitting, grey, luminance, render, variants
 from evaluation.illusions.static_null import blur
-from evaluation.statistics import Array
+from evaluation.statistics import Array, spearman
 from training.data.base import LUMINANCE
 
-COMPONENTS = 24
 MAP = 32  # largest side of a map that is read
 PATTERNS, PAIRS = 24, 16  # symmetric discs that the read-out is fitted to, and pairs of frames of each
 HELD_OUT = 4  # symmetric discs of the gate
@@ -70,7 +70,7 @@ class MotionReadout(Benchmark):
     def _measure(self, observer: Observer) -> list[Score]:
         size = max(observer.in_shape[1:])
         disc = fitting(size) or (Disc(cycles=5, rings=2) if size >= 32 else None)
-        if not observer.classes:
+        if not observer.classes and hasattr(observer, "frames"):
             return [not_available("index", "it predicts frames: see rotating_snakes")]
         if disc is None:
             return [not_available("index", f"images of {size} pixels cannot show the rings")]
@@ -81,7 +81,7 @@ class MotionReadout(Benchmark):
         disc = replace(disc, colours=colours, background=mean)
         shown, *turns = self._shown(disc, size)
         seen = {name: {k: _units(v) for k, v in observer.activations(x).items()} for name, x in shown.items()}
-        bins = self._bins(observer, disc, size)
+        bins, spiking = self._bins(observer, disc, size)
         zeros = {"J": REVERSIBLE, "B": REVERSIBLE, "O": COUNTED} | ({} if bins else {"F": STILL})
         scores = [Score("speed", 0.0, higher_is_better=None, target=c, reason=why) for c, why in zeros.items()]
         judged: list[tuple[float, Score]] = []
@@ -95,6 +95,7 @@ class MotionReadout(Benchmark):
             judged.append((own[1].raw or 0.0, own[2]))
             if stage in bins:
                 scores.append(_score(_within(readout, bins[stage]), stage, "F"))
+        scores += spiking
         for name, null in NULLS.items():
             own = self._stage({n: null(x).flatten(1) for n, x in shown.items()}, name, *turns)[1]
             scores += [replace(s, metric=f"null_{s.metric}") for s in own]
@@ -126,7 +127,7 @@ class MotionReadout(Benchmark):
 
     def _stage(
         self, seen: Mapping[str, Tensor], stage: str, fitted: Tensor, gated: Tensor
-    ) -> tuple["Readout", list[Score], str]:
+    ) -> tuple[Readout, list[Score], str]:
         """Return the read-out of a stage's features, its scores, and why it may not be judged, or nothing."""
         readout = fit(seen["grey"], seen["fit"], seen["fit_later"], fitted)
         found, true = readout.turn(seen["gate"], seen["gate_later"]), gated.numpy()
@@ -144,66 +145,24 @@ class MotionReadout(Benchmark):
             scores.append(_score((one - other) / 2, stage, f"rise {code}"))
         return readout, scores, ""
 
-    def _bins(self, observer: Observer, disc: Disc, size: int) -> dict[str, list[Tensor]]:
-        """Return, per spiking stage, thirds of the response to a snake, its mirror image and grey; else nothing."""
+    def _bins(self, observer: Observer, disc: Disc, size: int) -> tuple[dict[str, list[Tensor]], list[Score]]:
+        """Return, per spiking stage, thirds of the response to a snake, its mirror image and grey; else nothing.
+
+        And, per stage, the rates to the snake and to its mirror image, for a difference in rate can look like a turn,
+        and whether bright or dark places make the first spikes.
+        """
         if not isinstance(observer, TrainedObserver):
-            return {}
+            return {}, []
         image = render(disc, size, phases(self.num, disc.period, self.seed))
-        parts = [_thirds(observer, x) for x in (image, image.flip(-1), torch.full_like(image[:1], disc.background))]
-        return {stage: [p[stage] for p in parts] for stage in parts[0]}
-
-
-@dataclass(frozen=True)
-class Readout:
-    """A correlator between features.
-
-    Attributes:
-        grey: Features of a uniform field, ``(1, units)``.
-        components: ``(units, K)``.
-        weights: Of the products of components, ``(K (K − 1) / 2,)``.
-    """
-
-    grey: Tensor
-    components: Tensor
-    weights: Tensor
-
-    def products(
-        self, before: Tensor, after: Tensor, grey_before: Tensor | None = None, grey_after: Tensor | None = None
-    ) -> Tensor:
-        """Return the products that change their sign with time, of features ``(B, units)``."""
-        ends = ((before, grey_before), (after, grey_after))
-        z, later = ((f.double() - (self.grey if g is None else g.double())) @ self.components for f, g in ends)
-        z, later = (v / v.norm(dim=1, keepdim=True).clamp(min=1e-12) for v in (z, later))
-        row, column = torch.triu_indices(z.shape[1], z.shape[1], 1)
-        return z[:, row] * later[:, column] - z[:, column] * later[:, row]
-
-    def turn(self, *features: Tensor) -> Array:
-        """Return degrees from the first features to the second, ``(B,)``; arguments as of ``products``."""
-        return (self.products(*features) @ self.weights).numpy()
-
-
-def fit(base: Tensor, before: Tensor, after: Tensor, speeds: Tensor) -> Readout:
-    """Return the read-out fitted to features of frames that turn.
-
-    Args:
-        base: Features of a uniform field, ``(1, units)``.
-        before: Features of the first frames, ``(B, units)``.
-        after: Of the second ones.
-        speeds: Degrees between them, ``(B,)``.
-    """
-    from sklearn.linear_model import RidgeCV
-
-    centred = torch.cat([before, after]).double() - base.double()
-    # Leading right singular vectors, by way of the smaller of the two Gram matrices.
-    values, vectors = torch.linalg.eigh(centred @ centred.T)
-    kept = values.flip(0)[:COMPONENTS] > 1e-10 * values[-1].clamp(min=1e-30)
-    components = centred.T @ (vectors.flip(1)[:, :COMPONENTS][:, kept] / values.flip(0)[:COMPONENTS][kept].sqrt())
-    plain = Readout(base.double(), components, torch.zeros(0))
-    if components.shape[1] < 2:
-        return replace(plain, weights=torch.zeros(components.shape[1] * (components.shape[1] - 1) // 2).double())
-    ridge = RidgeCV(alphas=np.logspace(-8, 2, 11), fit_intercept=False)
-    ridge.fit(plain.products(before, after).numpy(), speeds.numpy())
-    return replace(plain, weights=torch.from_numpy(np.asarray(ridge.coef_)))
+        shown = (image, image.flip(-1), torch.full_like(image[:1], disc.background))
+        parts, waits = zip(*(_thirds(observer, x) for x in shown), strict=True)
+        scores = []
+        for stage in parts[0]:
+            for code, part in zip(("S1", "S2"), parts, strict=False):
+                here: dict[str, Any] = {"higher_is_better": None, "n_stimuli": len(image)}
+                scores.append(Score("rate", float(part[stage].mean()), stage=stage, target=f"F {code}", **here))
+            scores.append(first_spikes(waits[0][stage], image, disc.background, stage))
+        return {stage: [p[stage] for p in parts] for stage in parts[0]}, scores
 
 
 def symmetric(disc: Disc, seed: int) -> Disc:
@@ -277,9 +236,7 @@ def _pixels(stimuli: Tensor) -> Tensor:
 
 def _log_difference(stimuli: Tensor) -> Tensor:
     """Return the two halves of a difference of Gaussians of log luminance: retina without motion."""
-    if stimuli.shape[1] == 3:
-        stimuli = (stimuli * stimuli.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
-    log = (stimuli.double() + 0.1).log()
+    log = (_luminance(stimuli).double() + 0.1).log()
     difference = blur(log, 1.0) - blur(log, 2.0)
     return torch.cat([difference.clamp(min=0), -difference.clamp(max=0)], 1)
 
@@ -290,15 +247,42 @@ NULLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _thirds(observer: TrainedObserver, stimuli: Tensor) -> dict[str, Tensor]:
-    """Return each spiking stage's spikes per step in thirds of the response, ``(B, BINS, units)``, over repeats."""
+def first_spikes(latency: Tensor, images: Tensor, background: float, stage: str) -> Score:
+    """Return the rank correlation over places of the first spike's step with luminance: > 0 where dark comes first.
+
+    Args:
+        latency: Step of the first spike, ``(B, C, h, w)``.
+        images: ``(B, 1 or 3, H, W)``.
+        background: Their luminance where there is no pattern; these places are left out.
+        stage: The stage.
+    """
+    if latency.dim() != 4 or min(latency.shape[2:]) < 2:
+        return not_available("latency_luminance", "its neurons have no places", stage=stage)
+    level = F.adaptive_avg_pool2d(_luminance(images), (latency.shape[2], latency.shape[3]))[:, 0]
+    pattern = (level - background).abs() > 0.02
+    rank = spearman(latency.mean(1)[pattern].tolist(), level[pattern].tolist())
+    return Score("latency_luminance", rank, higher_is_better=None, stage=stage, n_stimuli=len(images))
+
+
+def _luminance(stimuli: Tensor) -> Tensor:
+    if stimuli.shape[1] == 1:
+        return stimuli
+    return (stimuli * stimuli.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+
+
+def _thirds(observer: TrainedObserver, stimuli: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return each spiking stage's spikes per step in thirds of the response and the step of the first, over repeats.
+
+    Shapes ``(B, BINS, units)`` and ``(B, …)``.
+    """
     x = observer.preprocess.stimulus(stimuli)
     total: dict[str, Tensor] = {}
+    waits: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):
         for repeat in range(REPEATS):
             torch.manual_seed(repeat)  # the same noise for every condition
             for stage, record in observer.spikes(x).items():
                 parts = [_units(part.mean(0)) for part in record.spikes.float().tensor_split(BINS)]
-                found = torch.stack(parts, 1) / REPEATS
-                total[stage] = total[stage] + found if stage in total else found
-    return total
+                total[stage] = total.get(stage, 0) + torch.stack(parts, 1) / REPEATS
+                waits[stage] = waits.get(stage, 0) + record.latencies.float().cpu() / REPEATS
+    return total, waits

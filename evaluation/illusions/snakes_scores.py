@@ -26,6 +26,8 @@ def unable(observer: Observer) -> str:
     """Return why an observer cannot be asked; nothing if it can."""
     if observer.classes:
         return "it names images and predicts no frames"
+    if not hasattr(observer, "frames"):
+        return "it filters images and predicts no frames"
     if fitting(max(observer.in_shape[1:])) is None:
         return f"frames of {max(observer.in_shape[1:])} pixels cannot show the rings; train with task.size=64 or more"
     return ""

@@ -1,19 +1,33 @@
 """Two-frame read-out: theory gives the zeros, real turns are read, and only nonlinear features turn with contrast."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from evaluation.base import TrainedObserver
 from evaluation.illusions import readout_figure
-from evaluation.illusions.motion_readout import CODES, MotionReadout, _thirds, _within, fit, pairs, symmetric
+from evaluation.illusions.correlator import fit
+from evaluation.illusions.motion_readout import (
+    CODES,
+    MotionReadout,
+    _thirds,
+    _within,
+    first_spikes,
+    pairs,
+    symmetric,
+)
+from evaluation.illusions.rotating_snakes import RotatingSnakes
 from evaluation.illusions.snakes_stimuli import Disc, fitting, luminance, render
+from evaluation.observers import blur
 from models import cnn
 from rules.base import CrossEntropy
 from rules.surrogate_gradient import SurrogateGradient
 from rules.untrained import Untrained
 from tests.evaluation.test_rotating_snakes import named
-from training.data.base import Images, Preprocess
+from training.data import shapes
+from training.data.base import Images, Preprocess, Source
 
 DISC = fitting(64)
 
@@ -149,17 +163,38 @@ def test_a_spiking_networks_thirds_are_its_rates():
         ("a",) * 4,
         held_out,
     )
-    found = _thirds(observer, torch.rand(2, *shape))
+    found, waits = _thirds(observer, torch.rand(2, *shape))
     records = observer.spikes(observer.preprocess.stimulus(torch.rand(2, *shape)))
     assert set(found) == set(records)
     for stage, thirds in found.items():
         assert thirds.shape[:2] == (2, 3) and thirds[0, 0].numel() == records[stage].rates[0].numel()
         assert thirds.min() >= 0
+        assert waits[stage].shape == records[stage].latencies.shape and waits[stage].max() <= len(records[stage].spikes)
+
+
+def test_first_spikes_are_ranked_by_the_luminance_of_their_place():
+    images = render(DISC, 64, torch.arange(3) * 9.0)
+    level = torch.nn.functional.avg_pool2d(images, 4).expand(-1, 5, -1, -1)
+    assert first_spikes(10 * level, images, DISC.background, "v1").raw == pytest.approx(1.0, abs=1e-3)  # dark first
+    assert first_spikes(3 - level, images, DISC.background, "v1").raw == pytest.approx(-1.0, abs=1e-3)
+    unrelated = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert abs(first_spikes(unrelated, images, DISC.background, "v1").raw) < 0.15
+    assert first_spikes(level.flatten(1), images, DISC.background, "v1").gate == "n/a"
+
+
+def test_filters_of_images_are_read_and_predict_no_frames():
+    """A blur is linear: it turns with real rotation and not with contrast."""
+    task = shapes.build(Source(Path("/nonexistent")), size=64, train=4, test=4)
+    observer = blur.build(task)
+    (score,) = RotatingSnakes(num=2).measure(observer)
+    assert score.gate == "n/a" and "filters images" in score.reason
+    index = named(MotionReadout(num=2).measure(observer), "index")
+    assert index.gate == "pass" and abs(index.raw) < 1e-4
 
 
 def test_networks_that_cannot_be_asked_say_why():
     class Predictor(Stages):
-        classes = ()
+        classes, frames = (), 3
 
     (score,) = MotionReadout().measure(Predictor())
     assert "predicts frames" in score.reason
