@@ -31,7 +31,7 @@ LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # ε × 255
 CLEARLY = 0.1  # accuracy by which one attack must beat another for derivatives to be called masked
 VANISHING = 0.05  # share of images without a derivative from which on derivatives are called masked
 TWIN = "backprop"
-HUMAN = "no human curve is known; people see the same figure at all of these"
+HUMAN = "no human curve is known; `plasticbench show robustness` shows what ε = 8/255 looks like"
 STYLE = {
     "noise": ("k", "-", 2.4), "worst": ("C3", "-", 2.4), "flipped": ("0.55", "--", 1), "fgsm": ("C0", "--", 1),
     "pgd": ("C1", "--", 1), "transfer": ("C2", "--", 1), "squares": ("C4", "--", 1),

@@ -8,8 +8,9 @@ Hand-made features have both numbers too (pixels, oriented gradients, polar spec
 stage has beyond the best of them. Over the iterations of inference, or spike time, where the rule has them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,8 +148,9 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     stages = list(dict.fromkeys(s.stage for s in scores if s.stage))
     if not stages:
         return None
-    with panels(path, 8.4, 3.6, 2) as row:
-        for axes, metric in zip(row, ("similarity", "decoding"), strict=True):
+    course = [s for s in scores if s.metric == "similarity_over_time" and s.raw is not None]
+    with panels(path, 12.4 if course else 8.4, 3.6, 3 if course else 2) as row:
+        for axes, metric in zip(row, ("similarity", "decoding"), strict=False):
             own = {s.stage: s.raw for s in scores if s.metric == metric and s.raw is not None}
             axes.plot([stages.index(s) for s in own], list(own.values()), "-o", color="C3", ms=4, label=name)
             for low in (s for s in scores if s.metric == f"control_{metric}" and s.raw is not None):
@@ -166,11 +168,26 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
             axes.set(xlim=(-0.4, len(stages) - 0.6), title=f"{metric}: IN − strongest control")
             axes.title.set_fontsize(9)
             axes.legend(fontsize=7, framealpha=0.8, edgecolor="none")
+        if course:
+            _over_time(row[2], stages, course)
         row[0].set_ylabel("difference of cosines to REAL")
         row[1].set_ylabel("difference of accuracies")
         row[0].set_xlabel("no point: real polygons cannot be told apart there", fontsize=7)
         row[1].set_xlabel("no human number is known", fontsize=7)
     return path
+
+
+def _over_time(axes: Any, stages: Sequence[str], course: Sequence[Score]) -> None:
+    """Draw similarity over the time of inference, one line per stage; targets of the scores are ``unit=moment``."""
+    for stage in stages:
+        own = {int(s.target.partition("=")[2]): s.raw for s in course if s.stage == stage}
+        if own:
+            axes.plot(list(own), list(own.values()), "-o", ms=3, label=stage)
+    axes.axhline(0, color="0.85", lw=0.8)
+    axes.set_title("similarity over inference", fontsize=9)
+    human = "people: V1 later than V2\n(Lee & Nguyen 2001, from memory: order only)"
+    axes.set_xlabel(f"{course[0].target.partition('=')[0]}; {human}", fontsize=7)
+    axes.legend(fontsize=7, framealpha=0.8, edgecolor="none")
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:

@@ -31,6 +31,7 @@ from evaluation.illusions.stage_effects import (
     StageEffects,
     deepest,
     in_percent,
+    index_title,
     looked_at,
     of_stage,
     plot_stages,
@@ -153,7 +154,9 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
         axes.plot(order.index("howe"), 0, marker="*", ms=15, color="k", ls="", label="human zero (Howe)", zorder=5)
         axes.set_xticks(range(len(order)), [f"{d}\nhuman rank {i + 1}: {HUMAN[d]:g}" for i, d in enumerate(order)])
         axes.tick_params(axis="x", labelsize=7)
-        axes.set(ylabel="effect in % of white\n(change that undoes it)", title=f"Lightness: {name}")
+        axes.set(
+            ylabel="effect in % of white\n(change that undoes it)", title=f"Lightness: {name}{index_title(scores)}"
+        )
         axes.set_xlabel(f"{SOURCE}; high certainty", fontsize=7)
         axes.legend(frameon=False, fontsize=7, ncol=2)
     return path

@@ -24,7 +24,7 @@ from evaluation.base import Observer, Score, not_available
 from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.lightness_stimuli import joined, ramp
 from evaluation.illusions.munker_stimuli import DISPLAYS, TARGETS, any_church, lab, pairs, stripe_width, yellow_blue
-from evaluation.illusions.stage_effects import PERCENT, Seen, deepest, looked_at, of_stage, plot_stages
+from evaluation.illusions.stage_effects import PERCENT, Seen, deepest, index_title, looked_at, of_stage, plot_stages
 from evaluation.illusions.surface import Readout
 
 THICK, THIN = DISPLAYS
@@ -126,7 +126,10 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
         )  # fmt: skip
         axes.set_xticks(range(2), order)
         axes.set_xlim(-0.4, 1.4)
-        axes.set(ylabel="effect in % of blue to yellow\n(change that undoes it)", title=f"Munker: {name}")
+        axes.set(
+            ylabel="effect in % of blue to yellow\n(change that undoes it)",
+            title=f"Munker: {name}{index_title(scores)}",
+        )
         axes.set_xlabel("sign after Anstis (from the abstract); Robinson, Hammon & de Sa 2007 for White", fontsize=7)
         axes.legend(frameon=False, fontsize=7, ncol=2, loc="best")
     return path

@@ -144,6 +144,12 @@ def deepest(scores: list[Score]) -> Score:
     return replace(judged[-1], stage="", target=judged[-1].stage)
 
 
+def index_title(scores: list[Score]) -> str:
+    """Return the network's index as the end of a title, with the stage that it is of."""
+    index = next(s for s in scores if s.metric == "index" and not s.stage)
+    return ", index n/a" if index.raw is None else f", index {index.raw:+.1f} % ({index.target})"
+
+
 def plot_stages(axes: Any, order: list[str], scores: list[Score], offset: float) -> bool:
     """Draw the effect of every stage with its interval, and that of its blur; return whether there was one.
 

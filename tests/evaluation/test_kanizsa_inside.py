@@ -1,10 +1,12 @@
 """Similarity, decoding and the contour probe: planted completion is found, and what sees no contour gets none."""
 
+import matplotlib.image as mpimg
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 
+from evaluation.base import Score
 from evaluation.illusions import kanizsa_contour_probe, kanizsa_representation
 from evaluation.illusions.kanizsa_contour_probe import KanizsaContourProbe, auc, contours, placed, resampled_aucs
 from evaluation.illusions.kanizsa_representation import KanizsaRepresentation, decoding, similarity
@@ -131,6 +133,20 @@ def test_low_level_features_stand_beside_every_stage(tmp_path):
     value = next(s for s in scores if s.metric == "similarity_over_low_level").raw
     best = max(s.raw for s in scores if s.metric == "similarity" and s.gate == "pass")
     assert value == pytest.approx(best - max(s.raw for s in scores if s.metric == "control_similarity" and s.raw))
+
+
+def test_similarity_over_inference_has_a_panel_of_its_own(tmp_path):
+    whole = [Score("similarity", v, stage=s) for s, v in (("conv1", 0.1), ("conv2", 0.2))]
+    course = [
+        Score("similarity_over_time", 0.1 * t, stage=s, target=f"iteration={t}")
+        for s in ("conv1", "conv2")
+        for t in range(4)
+    ]
+    images = [
+        mpimg.imread(kanizsa_representation.plot(tmp_path / f"{len(scores)}.png", "rule", scores))
+        for scores in (whole, whole + course)
+    ]
+    assert images[1].shape[1] > 1.4 * images[0].shape[1]
 
 
 def test_sheets():
