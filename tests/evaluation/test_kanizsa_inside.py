@@ -135,6 +135,15 @@ def test_low_level_features_stand_beside_every_stage(tmp_path):
     assert value == pytest.approx(best - max(s.raw for s in scores if s.metric == "control_similarity" and s.raw))
 
 
+def test_where_no_hand_made_feature_knows_real_polygons_nothing_is_compared_with_them(monkeypatch):
+    flat = {"flat": lambda x: torch.ones(len(x), 3)}
+    monkeypatch.setattr(kanizsa_representation, "LOW_LEVEL", flat)
+    whole = {s.metric: s for s in KanizsaRepresentation(per_cell=1).measure(Sees(False)) if not s.stage}
+    for metric in ("similarity", "decoding"):
+        assert whole[f"{metric}_over_low_level"].gate == "n/a"
+    assert "hand-made feature" in whole["similarity_over_low_level"].reason
+
+
 def test_similarity_over_inference_has_a_panel_of_its_own(tmp_path):
     whole = [Score("similarity", v, stage=s) for s, v in (("conv1", 0.1), ("conv2", 0.2))]
     course = [
