@@ -47,8 +47,11 @@ def test_a_sample_is_stacked_frames_and_the_next_one_in_the_same_normalisation(c
     assert torch.allclose(preprocess(made.train.images)[:, :channels], expected, atol=1e-4)
 
 
-def test_training_controls_hold_the_same_frames_and_leave_the_held_out_clips_alone():
-    natural, shuffled, static = (task(order=o) for o in ("natural", "shuffled", "static"))
+@pytest.mark.parametrize("clips", ["natural_motion", "moving_shapes", "folder"])
+def test_training_controls_hold_the_same_frames_and_leave_the_held_out_clips_alone(clips, tmp_path):
+    write_frames(tmp_path, 40)
+    path = str(tmp_path) if clips == "folder" else ""
+    natural, shuffled, static = (task(clips=clips, path=path, order=o) for o in ("natural", "shuffled", "static"))
     for other in (shuffled, static):
         assert torch.equal(other.test.images, natural.test.images)
         assert torch.equal(other.test.targets, natural.test.targets)
