@@ -42,6 +42,8 @@ net = DiehlAndCook2015(n_inpt=pixels, n_neurons=neurons, exc=22.5, inh=17.5, nor
                        nu=(1e-4, 1e-2), batch_size=batch)
 spikes = (torch.rand(steps, batch, pixels) < chance).byte()
 for repeat in range(repeats + 1):
+    if repeat:  # the first run warms up; each other waits for its turn
+        sys.stdin.readline()
     start = time.process_time()
     net.run({"X": spikes}, time=steps)
     if repeat:
@@ -195,11 +197,19 @@ def our_presentation(batch: int) -> Step:
 def bindsnet(python: Path, batch: int, repeats: int) -> Callable[[], float]:
     """Return a function that has BindsNET, in its own process, take one more turn, and returns its CPU seconds."""
     given = json.dumps([NEURONS, PIXELS, LONG, CHANCE, batch, repeats])
-    process = subprocess.Popen([str(python), "-c", BINDSNET, given], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(python), "-c", BINDSNET, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    turns, answers = process.stdin, process.stdout
 
     def turn() -> float:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+        try:
+            turns.write("\n")
+            turns.flush()
+            line = answers.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise SystemExit(f"BindsNET did not run under {python}; its message stands above")
         return float(line)

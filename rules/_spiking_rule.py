@@ -115,6 +115,8 @@ class SpikingRule(Rule):
     ) -> tuple[dict[str, Layer], Tensor]:
         """Return the hidden stages in time, and the output.
 
+        Without mixed precision: potentials sum currents that bfloat16 rounds away.
+
         Args:
             net: The network.
             x: Inputs ``(B, *in_shape)``.
@@ -123,16 +125,17 @@ class SpikingRule(Rule):
             keep: Whether to keep potentials.
             remember: Whether to keep the neurons' signals.
         """
-        inputs = encode(x, self.encoding, self.steps, self.max_rate, seed, latched=self.neuron == "first_spike")
-        if x.requires_grad and surrogate is not None and self.encoding != "constant":
-            # Spikes have no derivative: that of the contrast stands in for it (straight through).
-            drive = contrast(x) * (self.max_rate if self.encoding == "poisson" else 1.0)
-            inputs = inputs + (drive - drive.detach())
 
         def populate(name: str) -> Population:
             return self.population(name, surrogate, keep=keep, remember=remember)
 
-        return simulate(net, inputs, populate)
+        with torch.autocast(x.device.type, enabled=False):
+            inputs = encode(x, self.encoding, self.steps, self.max_rate, seed, latched=self.neuron == "first_spike")
+            if x.requires_grad and surrogate is not None and self.encoding != "constant":
+                # Spikes have no derivative: that of the contrast stands in for it (straight through).
+                drive = contrast(x) * (self.max_rate if self.encoding == "poisson" else 1.0)
+                inputs = inputs + (drive - drive.detach())
+            return simulate(net, inputs, populate)
 
     def population(
         self, name: str, surrogate: Surrogate | None = None, *, keep: bool = False, remember: bool = False

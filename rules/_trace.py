@@ -64,23 +64,24 @@ class Trace(SpikingRule):
 
     @torch.no_grad()
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
-        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
-        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())), remember=True)
-        error = objective.error(output, target)
-        grads = self.learn_readout(net, layers, error, objective, rate=self.readout, floor=0.01)
-        signals = {net.readout: error}
-        for name, layer in layers.items():
-            for population in layer.populations:
-                post = torch.stack(population.signals)
-                grads[threshold_name(population.name)] = self.regulate(post)
-                drive = torch.zeros_like(post[0])
-                for synapse, (module, inputs) in population.synapses.items() if self.plastic else ():
-                    bound = self.get_buffer(bound_name(synapse))
-                    delta, own = self.plasticity(module, bound, torch.stack(inputs), post, name == net.hidden[0])
-                    grads[f"{synapse}.weight"] = delta / (-len(x) * UNIT_RATE)
-                    drive += own
-            signals[name] = under(drive, layer.pool)
-        return Learned(grads, objective.losses(output, target).mean(), output, signals)
+        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis; without mixed precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())), remember=True)
+            error = objective.error(output, target)
+            grads = self.learn_readout(net, layers, error, objective, rate=self.readout, floor=0.01)
+            signals = {net.readout: error}
+            for name, layer in layers.items():
+                for population in layer.populations:
+                    post = torch.stack(population.signals)
+                    grads[threshold_name(population.name)] = self.regulate(post)
+                    drive = torch.zeros_like(post[0])
+                    for synapse, (module, inputs) in population.synapses.items() if self.plastic else ():
+                        bound = self.get_buffer(bound_name(synapse))
+                        delta, own = self.plasticity(module, bound, torch.stack(inputs), post, name == net.hidden[0])
+                        grads[f"{synapse}.weight"] = delta / (-len(x) * UNIT_RATE)
+                        drive += own
+                signals[name] = under(drive, layer.pool)
+            return Learned(grads, objective.losses(output, target).mean(), output, signals)
 
     def plasticity(
         self, module: Synapse, bound: Tensor, pre: Tensor, post: Tensor, push_pull: bool

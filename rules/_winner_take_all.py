@@ -60,18 +60,19 @@ class WinnerTakeAll(SpikingRule):
 
     @torch.no_grad()
     def learn(self, net: StagedNet, x: Tensor, target: Tensor, objective: Objective) -> Learned:
-        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis."""
-        layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
-        error = objective.error(output, target)
-        grads = self.learn_readout(net, layers, error, objective, rate=self.readout, floor=1.0)
-        signals = {net.readout: error}
-        learning = self.learning_stages(net)
-        for name in layers:
-            stage_grads, signals[name] = self.learn_layer(net, name, layers, target, plastic=name in learning)
-            grads |= stage_grads
-        if self.images_per_stage:
-            self.get_buffer("images_seen").add_(len(x))
-        return Learned(grads, objective.losses(output, target).mean(), output, signals)
+        """Return −Δw of the hidden stages, the readout's delta rule, and homeostasis; without mixed precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            layers, output = self.run(net, x, seed=int(torch.randint(2**31, ())))
+            error = objective.error(output, target)
+            grads = self.learn_readout(net, layers, error, objective, rate=self.readout, floor=1.0)
+            signals = {net.readout: error}
+            learning = self.learning_stages(net)
+            for name in layers:
+                stage_grads, signals[name] = self.learn_layer(net, name, layers, target, plastic=name in learning)
+                grads |= stage_grads
+            if self.images_per_stage:
+                self.get_buffer("images_seen").add_(len(x))
+            return Learned(grads, objective.losses(output, target).mean(), output, signals)
 
     def learn_layer(
         self, net: StagedNet, name: str, layers: dict[str, Layer], target: Tensor, *, plastic: bool

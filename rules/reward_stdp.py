@@ -117,11 +117,17 @@ class RewardSTDP(WinnerTakeAll):
         self, found: Winners, stage: str, net: StagedNet, layers: dict[str, Layer], target: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return a₊ and a₋ of each winner under the reward of its image."""
-        if not hasattr(self, "_reward"):
-            self._reward = self.reward(net, layers, target)
         if stage != net.hidden[-1] and self.below == "unsupervised":
             return super().amplitudes(found, stage, net, layers, target)
+        if not hasattr(self, "_reward"):
+            self._reward = self.reward(net, layers, target)
         return self.modulate(self._reward[found.image])
+
+    def learn_stage(self, net: StagedNet, name: str, below: Tensor) -> dict[str, Tensor]:
+        """Refuse the stages that learn under reward: the decision is that of the whole network."""
+        if name == net.hidden[-1] or self.below == "reward":
+            raise ValueError(f"{name} learns under the reward of the whole network's decision; call learn")
+        return super().learn_stage(net, name, below)
 
     def eligible(self, stage: str, net: StagedNet, layers: dict[str, Layer]) -> Tensor | None:
         """Return the neurons of the decided class in the last hidden stage; all in the stages below."""

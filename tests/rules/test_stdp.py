@@ -194,6 +194,36 @@ def test_a_stage_learns_alone_from_kept_spikes_what_it_learns_in_the_network():
             assert torch.allclose(grad, grads[name]), name
 
 
+@pytest.mark.parametrize("rule", [STDP, TraceSTDP, RewardSTDP])
+@pytest.mark.parametrize("build", [cnn, mlp])
+def test_mixed_precision_changes_nothing(rule, build):
+    """Potentials sum currents that bfloat16 rounds away: neither learning nor inference is given it."""
+    torch.set_default_dtype(torch.float32)
+    net = build.build((1, 8, 8), (10,), width=4)
+    ours = attached(rule(), net)
+    x, target = batch()
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(ours.learn(net, x, target, CE).grads | {"output": ours.predict(net, x)})
+    assert all(torch.equal(grad, found[1][name]) for name, grad in found[0].items())
+
+
+def test_under_reward_a_stage_learns_alone_only_if_it_hears_of_no_decision():
+    net = cnn.build((1, 8, 8), (10,), width=4, hidden=12)
+    rule = attached(RewardSTDP(coactive=0.5), net)
+    x, target = batch()
+    layers, _ = rule.run(net, x, seed=0)
+    grads = rule.learn(net, x, target, CE).grads
+    for name, grad in rule.learn_stage(net, "conv2", layers["conv1"].signal).items():
+        assert torch.allclose(grad, grads[name]), name
+    with pytest.raises(ValueError, match="hidden learns under the reward"):
+        rule.learn_stage(net, "hidden", layers["conv3"].signal)
+    with pytest.raises(ValueError, match="conv2 learns under the reward"):
+        attached(RewardSTDP(below="reward"), net).learn_stage(net, "conv2", layers["conv1"].signal)
+
+
 def test_convolutional_trace_stdp_is_the_sum_of_dense_stdp_over_positions():
     conv = nn.Conv2d(2, 3, 3, stride=2, padding=1)
     pre, post = torch.rand(4, 2, 2, 6, 6), torch.rand(4, 2, 3, 3, 3)
