@@ -11,6 +11,7 @@ from typing import Any
 
 from evaluation.statistics import smallest_p
 from experiments.catalogues import boards
+from experiments.cells import cell, named
 from experiments.estimates import Estimate
 from experiments.leaderboard import Row
 from training.directory import write_whole
@@ -63,7 +64,6 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
         return (row.rule, seeds, f"n/a{notes.mark(row.reasons[0].split(' ', 1)[1])}", *[""] * 6, trials)
     predicts = e["accuracy"].value is None and row.performance.value is not None
     performance = _interval(row.performance, "{:+.1%}" if predicts else "{:.1%}", notes)
-    kind = {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
     change = _interval(row.difference, "{:+.1%}", notes) if row.difference.value is not None else ""
     if row.p_value is not None:
         change += f" p={row.p_value:.2g}"
@@ -75,7 +75,7 @@ def cells(row: Row, notes: Notes) -> tuple[str, ...]:
     unstable = e["unstable_share"].value or 0.0
     shaky = f"its inference is unstable on {unstable:.0%} of images: their energy rises" if unstable > UNSTABLE else ""
     return (
-        row.rule + kind + notes.mark(shaky), seeds, "skill " * predicts + performance, change,
+        named(row) + notes.mark(shaky), seeds, "skill " * predicts + performance, change,
         learned,
         _interval(e["kanizsa"], "{:+.3f}", notes), cosine, _point(e["flops_ratio"], "{:.2f}×"),
         _point(e["time_ratio"], "{:.2f}×"), trials,
@@ -269,15 +269,7 @@ def _point(e: Estimate, form: str) -> str:
 
 
 def _interval(e: Estimate, form: str, notes: Notes) -> str:
-    if e.value is None:
-        return f"n/a{notes.mark(e.reason)}"
-    text = form.format(e.value)
-    if e.low is not None and e.high is not None:
-        text += f" [{form.format(e.low)}, {form.format(e.high)}]"
-    if e.reason:
-        plural = "s" if len(e.per_seed) > 1 else ""
-        text += f" ({len(e.per_seed)} seed{plural}{notes.mark(e.reason)})"
-    return text
+    return cell(e, notes.mark, form, form) or "n/a"
 
 
 def _line(parts: Sequence[str]) -> str:

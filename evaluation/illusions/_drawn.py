@@ -21,8 +21,9 @@ class DrawnFromScores(Benchmark):
         """Draw the scores of every observer of which there is something to draw."""
         paths = []
         for name, observer in observers.items():
-            known = self._last is not None and self._last[0] is observer
-            scores = self._last[1] if known and self._last else self.measure(observer)
+            last, scores = self._last or (None, [])
+            if last is not observer:
+                scores = self.measure(observer)
             if path := self.plot(folder / f"{self.name}.png", name, scores):
                 paths.append(path)
         return paths

@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.base import Benchmark, Observer, Score, TrainedObserver, not_available
+from evaluation.base import Observer, Score, TrainedObserver, not_available
 from evaluation.illusions import readout_figure
+from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.correlator import Readout, fit
 from evaluation.illusions.snakes_conditions import SPEEDS, phases
 from evaluation.illusions.snakes_scores import LEAST_CORRELATION, LEAST_SIGN, interval
@@ -43,7 +44,7 @@ COUNTED = "zero by theory: features are counted from grey"
 REVERSIBLE = "zero by theory: as likely forwards as backwards, to a network without memory"
 
 
-class MotionReadout(Benchmark):
+class MotionReadout(DrawnFromScores):
     """Speed of the snake over a rise in contrast, by stage, with controls, null observers, gates and theoretical zeros.
 
     Args:
@@ -59,15 +60,9 @@ class MotionReadout(Benchmark):
 
     def __init__(self, *, num: int = 8, seed: int = 0) -> None:
         self.num, self.seed = num, seed
-        self._last: tuple[Observer, list[Score]] | None = None
 
-    def measure(self, observer: Observer) -> list[Score]:
+    def scores(self, observer: Observer) -> list[Score]:
         """Return, by stage, gates and speeds of snakes and controls; the index at the stage that sees motion best."""
-        scores = self._measure(observer)
-        self._last = observer, scores
-        return scores
-
-    def _measure(self, observer: Observer) -> list[Score]:
         size = max(observer.in_shape[1:])
         disc = fitting(size) or (Disc(cycles=5, rings=2) if size >= 32 else None)
         if not observer.classes and hasattr(observer, "frames"):
@@ -104,11 +99,9 @@ class MotionReadout(Benchmark):
         _, index = max(judged, key=lambda j: j[0])
         return [*scores, replace(index, metric="index", target="")]
 
-    def draw(self, folder: Path, observers: Mapping[str, Observer]) -> list[Path]:
-        """Draw the speeds by stage and condition, with the gates."""
-        last, scores = self._last or (None, [])
-        found = {name: scores if o is last else self._measure(o) for name, o in observers.items()}
-        return [readout_figure.speeds(folder, n, s, CODES) for n, s in found.items() if any(x.stage for x in s)]
+    def plot(self, path: Path, name: str, scores: list[Score]) -> Path | None:
+        """Draw the speeds by stage and condition, with the gates; nothing without stages."""
+        return readout_figure.speeds(path.parent, name, scores, CODES) if any(s.stage for s in scores) else None
 
     def _shown(self, disc: Disc, size: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return all stimuli by name, the turns of the frames that are fitted to, and those of the gate."""

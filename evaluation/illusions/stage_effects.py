@@ -150,8 +150,8 @@ def index_title(scores: list[Score]) -> str:
     return ", index n/a" if index.raw is None else f", index {index.raw:+.1f} % ({index.target})"
 
 
-def plot_stages(axes: Any, order: list[str], scores: list[Score], offset: float) -> bool:
-    """Draw the effect of every stage with its interval, and that of its blur; return whether there was one.
+def plot_stages(axes: Any, order: list[str], scores: list[Score], offset: float) -> None:
+    """Draw the effect of every stage with its interval, and that of its blur.
 
     Args:
         axes: Of matplotlib.
@@ -175,4 +175,3 @@ def plot_stages(axes: Any, order: list[str], scores: list[Score], offset: float)
             [i for i, _ in nulls], [v for _, v in nulls], ls="", marker="x", ms=7, color=line.get_color(),
             label=f"{stage}: blur alone",
         )  # fmt: skip
-    return bool(found)

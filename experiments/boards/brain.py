@@ -7,9 +7,10 @@ silhouettes'; simulated data say so in the column's name. Brain data of a user's
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.cells import Where, named, said
+
 REAL, SIMULATED = "objects92", "simulated_ventral_stream"
 ROI, EARLY = "IT", "EVC"
-Where = tuple[str | None, ...]
 # Name of a number → benchmark, metric, target, field of the record.
 NUMBERS: dict[str, Where] = {
     "early": (REAL, "activation_best", EARLY),
@@ -118,7 +119,7 @@ def columns(rows: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for part in (REAL_COLUMNS, LOCAL_COLUMNS, SIMULATED_COLUMNS):
         names = [n for group in part.values() for n in group]
-        if any(_said(r, n) for r in rows for n in names):
+        if any(said(r.pillars["brain"][n]) for r in rows for n in names):
             found |= part
     every = [n for r in rows[:1] for n in r.pillars["brain"] if n not in NUMBERS]
     for name in every:
@@ -143,21 +144,12 @@ def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], l
     if not chosen:
         return [], [], []
     lines = [
-        [_rule(r), *(_cell(r.pillars["brain"], names, mark) for names in chosen.values())]
+        [named(r), *(_cell(r.pillars["brain"], names, mark) for names in chosen.values())]
         for r in rows
-        if any(_said(r, n) for group in chosen.values() for n in group)
+        if any(said(r.pillars["brain"][n]) for group in chosen.values() for n in group)
     ]
     below = [*_ceilings(rows), *_controls(rows)] if any(n in chosen for n in REAL_COLUMNS) else []
     return ["brain", *chosen], lines, [*below, *NOTES]
-
-
-def _said(row: Any, name: str) -> bool:
-    """Return whether a number was measured, or says why it was not."""
-    return row.pillars["brain"][name].value is not None or bool(row.pillars["brain"][name].reason)
-
-
-def _rule(row: Any) -> str:
-    return row.rule + {"control": " (control)", "null": " (null observer)"}.get(row.kind, "")
 
 
 def _cell(brain: Mapping[str, Any], names: Sequence[str], mark: Callable[[str], str]) -> str:

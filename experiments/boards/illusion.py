@@ -5,21 +5,21 @@ sign flips for a difference, two one-sided t tests for its absence (within ±MAR
 rules of the setting. Imports no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evaluation.statistics import equivalence_test, holm, iqm, iqm_interval, sign_flip_test
-from experiments.boards._cells import asked, cell, named, used
+from experiments.cells import Mark, Table, Where, always, asked, cell, named, used
 
 REFERENCE = "backprop"
 MARGIN = 0.05  # probability: rules whose index differs by less are fooled the same
 ALPHA = 0.05
 FEWEST_SEEDS = 5  # below which an interval over seeds says neither more nor less
 # Name of a number → benchmark, metric, target.
-NUMBERS: dict[str, tuple[str | None, ...]] = {
+NUMBERS: dict[str, Where] = {
     "index": ("kanizsa", "index", None),
     "normalised": ("kanizsa", "index_normalised", None),
     "log_odds": ("kanizsa", "index_log_odds", None),
@@ -44,6 +44,7 @@ NOTES = (
     f"{MARGIN} or more (TOST). Both Holm-corrected over the setting's rules. "
     "With five seeds no sign-flip p can be below .06.",
 )
+numbers = always(NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,6 @@ class Difference:
         if self.low > 0:
             return "more"
         return "less" if self.high < 0 else "undecided"
-
-
-def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None, ...]]:
-    """Return the places of the numbers."""
-    del seen
-    return NUMBERS
 
 
 def reference_of(rows: Sequence[Any]) -> Any | None:
@@ -123,7 +118,7 @@ def differences(rows: Sequence[Any]) -> dict[str, Difference]:
     return done
 
 
-def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+def table(rows: Sequence[Any], mark: Mark) -> Table:
     """Return header, cells and lines below; nothing where no row may be judged.
 
     Args:

@@ -4,14 +4,14 @@ These do not need the network's own answer to an illusory polygon: they stand al
 with gates of its own. Imports no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.boards._cells import asked, cell, named, used
+from experiments.cells import Mark, Table, Where, always, cell, laid_out
 
 BOARD = "kanizsa_inside"
 # Name of a number → benchmark, metric, target.
-NUMBERS: dict[str, tuple[str | None, ...]] = {
+NUMBERS: dict[str, Where] = {
     "fat_thin": ("kanizsa_fat_thin", "threshold_ratio", None),
     "classification_image": ("kanizsa_fat_thin", "classification_image", None),
     "similarity": ("kanizsa_representation", "similarity_over_low_level", None),
@@ -40,22 +40,14 @@ NOTES = (
     "reconstruction: energy that states send back to the gap's pixels, relative to the strongest control; −1 … 1. "
     "None of these has a human number beside it but the order of fat/thin (Westheimer & Li 1997).",
 )
+numbers = always(NUMBERS)
 
 
-def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None, ...]]:
-    """Return the places of the numbers."""
-    del seen
-    return NUMBERS
-
-
-def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+def table(rows: Sequence[Any], mark: Mark) -> Table:
     """Return header, cells and lines below; nothing where nothing was asked for.
 
     Args:
         rows: Of one setting.
         mark: Turns a reason into a mark.
     """
-    columns = used(rows, BOARD, COLUMNS)
-    shown = asked(rows, BOARD, columns.values())
-    lines = [[named(r), *(cell(r.pillars[BOARD][n], mark) for n in columns.values())] for r in shown]
-    return (["inside", *columns], lines, list(NOTES)) if lines else ([], [], [])
+    return laid_out(rows, BOARD, "inside", COLUMNS, NOTES, lambda _, number: cell(number, mark))

@@ -6,16 +6,17 @@ Imports no torch.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
+from experiments.cells import Mark, Table, Where, always, asked, used
 
 BENCHMARK, READOUT = "rotating_snakes", "motion_readout"
 # Name of a number → benchmark, metric, target.
-NUMBERS: dict[str, tuple[str | None, ...]] = {
+NUMBERS: dict[str, Where] = {
     "error": (BENCHMARK, "error_to_copy", ""),
     "real": (BENCHMARK, "real_correlation", ""),
     "index": (BENCHMARK, "index", None),
@@ -57,15 +58,10 @@ CONTRAST_NOTES = (
     "[bootstrap 95 % interval over seeds], exact sign-flip p, Holm-corrected over the table.",
 )
 ORDERS = ("shuffled", "static")
+numbers = always(NUMBERS)
 
 
-def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None, ...]]:
-    """Return the places of the numbers."""
-    del seen
-    return NUMBERS
-
-
-def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+def table(rows: Sequence[Any], mark: Mark) -> Table:
     """Return header, cells and lines below; nothing where no row was asked.
 
     Args:
@@ -73,14 +69,13 @@ def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], l
         mark: Turns a reason into a mark.
     """
     predicts = any(_number(r, "error").value is not None for r in rows)
-    names = [name for name in COLUMNS.values() if (name == "readout") != predicts]
-    shown = [r for r in rows if any(_said(_number(r, name)) for name in names)]
-    used = {c: name for c, name in COLUMNS.items() if name in names and any(_said(_number(r, name)) for r in shown)}
-    lines = [[r.rule, *(_cell(_number(r, name), mark) for name in used.values())] for r in shown]
-    return (["motion", *used], lines, list(NOTES if predicts else READOUT_NOTES)) if lines else ([], [], [])
+    columns = used(rows, "motion", {c: name for c, name in COLUMNS.items() if (name == "readout") != predicts})
+    shown = asked(rows, "motion", columns.values())
+    lines = [[r.rule, *(_cell(_number(r, name), mark) for name in columns.values())] for r in shown]
+    return (["motion", *columns], lines, list(NOTES if predicts else READOUT_NOTES)) if lines else ([], [], [])
 
 
-def across(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+def across(rows: Sequence[Any], mark: Mark) -> Table:
     """Return header, cells and lines below of what compares settings: the same training on frames in other orders.
 
     Args:
@@ -127,22 +122,18 @@ def contrast(natural: Any, other: Any) -> dict[int, float]:
     return {seed: index[seed] - speed[seed] for seed in index if seed in speed}
 
 
-def _said(number: Any) -> bool:
-    return number.value is not None or bool(number.reason)
-
-
 def _number(row: Any, name: str) -> Any:
     return row.pillars["motion"][name]
 
 
-def _cell(number: Any, mark: Callable[[str], str]) -> str:
+def _cell(number: Any, mark: Mark) -> str:
     if number.value is None:
         return f"n/a{mark(number.reason)}" if number.reason else ""
     text = f"{number.value:+.3f}"
     return text if number.low is None else f"{text} [{number.low:+.3f}, {number.high:+.3f}]"
 
 
-def _difference(per_seed: dict[int, float], p: float | None, natural: Any, mark: Callable[[str], str]) -> str:
+def _difference(per_seed: dict[int, float], p: float | None, natural: Any, mark: Mark) -> str:
     if not per_seed:
         reason = _number(natural, "index").reason or "no seed in common, or the other network loses the pattern"
         return f"n/a{mark(reason)}"

@@ -4,14 +4,14 @@ Where derivatives are masked in any seed the vulnerability is what attacks witho
 it is marked as one. Imports no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.boards._cells import asked, cell, named
+from experiments.cells import Mark, Table, Where, always, asked, cell, named
 
 BOARD, BENCHMARK = "robustness", "robustness"
 # Name of a number → benchmark, metric, target.
-NUMBERS: dict[str, tuple[str | None, ...]] = {
+NUMBERS: dict[str, Where] = {
     name: (BENCHMARK, name, None) for name in ("accuracy_clean", "area_noise", "vulnerability", "flipped", "masked")
 } | {"transfer": (BENCHMARK, "data", "transfer")}
 HEADER = ["robustness", "clean", "under noise", "vulnerability", "upside down", "derivatives"]
@@ -23,15 +23,10 @@ NOTES = (
     "≥: derivatives mislead (masked) in some seed, so that attacks may be weaker than they could be: never read it as "
     "robust. No human curve: at these ε people name what they named before, but none was measured here.",
 )
+numbers = always(NUMBERS)
 
 
-def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None, ...]]:
-    """Return the places of the numbers."""
-    del seen
-    return NUMBERS
-
-
-def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+def table(rows: Sequence[Any], mark: Mark) -> Table:
     """Return header, cells and lines below; nothing where nobody was attacked.
 
     Args:
@@ -42,7 +37,7 @@ def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], l
     return (HEADER, [_line(r, mark) for r in shown], list(NOTES)) if shown else ([], [], [])
 
 
-def _line(row: Any, mark: Callable[[str], str]) -> list[str]:
+def _line(row: Any, mark: Mark) -> list[str]:
     own = row.pillars[BOARD]
     worst = own["vulnerability"]
     hidden = [seed for seed, value in own["masked"].per_seed.items() if value > 0 and seed in worst.per_seed]

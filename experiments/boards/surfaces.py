@@ -4,14 +4,14 @@ A stage is judged by itself, and rules need not be judged at the same one: the s
 Imports no torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.boards._cells import asked, cell, named, used
+from experiments.cells import Mark, Table, Where, always, cell, laid_out
 
 BOARD = "surfaces"
 # Name of a number → benchmark, metric, target.
-NUMBERS: dict[str, tuple[str | None, ...]] = {
+NUMBERS: dict[str, Where] = {
     "lightness": ("lightness", "index", None),
     "ranks": ("lightness", "network_spearman", None),
     "munker": ("munker", "index", None),
@@ -26,28 +26,19 @@ NOTES = (
     "munker: shift of the church's colour towards the stripes before it, in % of blue to yellow, beyond that blur; > 0 "
     "as we see it (a sign; no human number).",
 )
+numbers = always(NUMBERS)
 
 
-def numbers(seen: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str | None, ...]]:
-    """Return the places of the numbers."""
-    del seen
-    return NUMBERS
-
-
-def table(rows: Sequence[Any], mark: Callable[[str], str]) -> tuple[list[str], list[list[str]], list[str]]:
+def table(rows: Sequence[Any], mark: Mark) -> Table:
     """Return header, cells and lines below; nothing where nothing was asked for.
 
     Args:
         rows: Of one setting.
         mark: Turns a reason into a mark.
     """
-    columns = used(rows, BOARD, COLUMNS)
-    shown = asked(rows, BOARD, columns.values())
-    lines = [[named(r), *(_cell(r, n, mark) for n in columns.values())] for r in shown]
-    return (["surfaces", *columns], lines, list(NOTES)) if lines else ([], [], [])
+    return laid_out(rows, BOARD, "surfaces", COLUMNS, NOTES, lambda name, number: _cell(name, number, mark))
 
 
-def _cell(row: Any, name: str, mark: Callable[[str], str]) -> str:
-    number = row.pillars[BOARD][name]
+def _cell(name: str, number: Any, mark: Mark) -> str:
     text = cell(number, mark, "{:+.2f}", "{:+.1f}")
     return f"{text} {number.at}" if number.value is not None and number.at and name != "ranks" else text

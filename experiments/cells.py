@@ -1,9 +1,19 @@
-"""What tables below the leaderboard share: a rule's name with its kind, a number with its interval, reason or place."""
+"""What the leaderboard's tables share: a rule's name with its kind, a number with its interval, or why it has none.
+
+Imports no torch.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Mark = Callable[[str], str]
+Where = tuple[str | None, ...]  # benchmark, metric, target, field of the record
+Table = tuple[list[str], list[list[str]], list[str]]  # header, cells, lines below
+
+
+def always(numbers: Mapping[str, Where]) -> Callable[[Sequence[tuple[str, str, str]]], dict[str, Where]]:
+    """Return the ``numbers`` of a table that reads the same ones, whatever was measured."""
+    return lambda seen: dict(numbers)
 
 
 def named(row: Any) -> str:
@@ -46,3 +56,27 @@ def asked(rows: Sequence[Any], board: str, names: Iterable[str]) -> list[Any]:
     """Return the rows of which one of the numbers was measured, or says why not."""
     names = list(names)
     return [r for r in rows if any(said(r.pillars[board][n]) for n in names)]
+
+
+def laid_out(
+    rows: Sequence[Any],
+    board: str,
+    title: str,
+    columns: Mapping[str, str],
+    notes: Sequence[str],
+    text: Callable[[str, Any], str],
+) -> Table:
+    """Return the table of the rows that were asked, with the columns that say anything; nothing without such rows.
+
+    Args:
+        rows: Of one setting.
+        board: Whose numbers are shown.
+        title: Above the rules.
+        columns: Header → name of a number.
+        notes: Lines below.
+        text: From a number's name and the number to its cell.
+    """
+    shown_columns = used(rows, board, columns)
+    shown = asked(rows, board, shown_columns.values())
+    lines = [[named(r), *(text(n, r.pillars[board][n]) for n in shown_columns.values())] for r in shown]
+    return ([title, *shown_columns], lines, list(notes)) if lines else ([], [], [])
