@@ -45,17 +45,25 @@ def over(per_seed: Mapping[int, Sequence[Mapping[str, Any]]], wanted: str = "val
     """
     found: dict[int, float] = {}
     at: dict[str, None] = {}
-    why = said = ""
+    said, lacking = "", dict[str, list[int]]()
     for seed, every in per_seed.items():
         own = [s for s in every if not s["stage"]] or every
         passed = [s for s in own if s["gate"] == "pass" and s[wanted] is not None]
         if not passed:
-            why = own[-1]["reason"]
+            lacking.setdefault(own[-1]["reason"], []).append(seed)
             continue
         s = passed[-1]
         found[seed], said = s[wanted], s["reason"] or said
         at[s["stage"] or s["target"]] = None
-    return dataclasses.replace(estimate(found, why), said=said, at=", ".join(filter(None, at)))
+    return dataclasses.replace(estimate(found, _reasons(lacking)), said=said, at=", ".join(filter(None, at)))
+
+
+def _reasons(lacking: Mapping[str, Sequence[int]]) -> str:
+    """Return why seeds lack a number: one reason as it is, several behind the seeds that they hold for."""
+    given = {reason: seeds for reason, seeds in lacking.items() if reason}
+    if len(given) < 2:
+        return next(iter(given), "")
+    return "; ".join(f"{', '.join(f's{n}' for n in sorted(seeds))}: {reason}" for reason, seeds in given.items())
 
 
 def estimate(per_seed: Mapping[int, float], reason: str = "") -> Estimate:

@@ -51,7 +51,7 @@ class Kanizsa(Benchmark):
     """
 
     name = "kanizsa"
-    version = 4  # answers must vary within a condition, not over IN and the controls together
+    version = 5  # the normalised index is n/a where real polygons are hardly more probable than a control
     pillar = "illusion"
     headline = "index"
     reference = "Kanizsa 1955; Ringach & Shapley 1996, Vision Res. 36:3037"

@@ -136,7 +136,8 @@ def index_scores(found: Answers) -> list[Score]:
     strongest = CONTROLS[int(contrast.mean(0).argmin())]
     low, high = interval(resampled.min(1))
     shared: dict[str, Any] = {"higher_is_better": None, "n_stimuli": num, "target": strongest}
-    room = float((found.p["REAL"] - found.p[strongest]).mean())
+    room = found.p["REAL"] - found.p[strongest]
+    least, _ = interval(resampled_means(room[:, None], cell)[:, 0])
     sets = np.stack([found.p[c] for c in ("IN", *CONTROLS)], 1)
     hard = {c: (a == found.truth).astype(float) for c, a in found.answer.items()}
     for k, name in enumerate(SETS):
@@ -147,9 +148,10 @@ def index_scores(found: Answers) -> list[Score]:
         Score("index", index_of(contrast), ci_low=low, ci_high=high, **shared),
         Score("index_error", float(resampled.min(1).std(ddof=1)), **shared | {"target": ""}),
         Score("index_p", matched_set_test(sets), **shared | {"target": ""}),
-        Score("index_normalised", index_of(contrast) / room, **shared)
-        if room > 0
-        else not_available("index_normalised", "real polygons are named no better than the control"),
+        # A ratio to next to nothing would be as large as one likes.
+        Score("index_normalised", index_of(contrast) / float(room.mean()), **shared)
+        if least > MARGIN
+        else not_available("index_normalised", f"real polygons are hardly more probable than {strongest}"),
         _contrast("index_log_odds", index_of(found.contrasts({c: log_odds(v) for c, v in found.p.items()})), "", num),
         _contrast("index_hard", index_of(found.contrasts(hard)), "", num),
     ]

@@ -279,6 +279,14 @@ def test_index_is_the_contrast_with_the_strongest_control():
         assert named(scores, "index_vs", control).raw == pytest.approx(p["IN"] - p[control], abs=1e-6)
 
 
+def test_the_index_is_not_normalised_by_next_to_nothing():
+    p = dict.fromkeys(CONDITIONS, 0.2) | {"REAL": 0.84, "IN": 0.9, "DISC": 0.8}
+    found = named(scores_of(scripted(p), CLASSES), "index_normalised")
+    assert found.gate == "n/a" and "hardly more probable than DISC" in found.reason
+    found = named(scores_of(scripted(p | {"REAL": 0.95}), CLASSES), "index_normalised")
+    assert found.raw == pytest.approx(0.1 / 0.15, abs=1e-5)
+
+
 def test_a_human_like_observer_has_all_signatures_and_one_without_the_illusion_is_not_asked():
     p = dict.fromkeys(CONDITIONS, 0.25) | {"REAL": 0.95, "IN": 0.8, "MIX": 0.85, "IN_LINES": 0.4}
     scores = scores_of(scripted(p), CLASSES)
