@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
-from experiments.cells import Mark, Table, Where, always, asked, used
+from experiments.cells import Mark, Table, Where, always, cell, laid_out
 
 BENCHMARK, READOUT = "rotating_snakes", "motion_readout"
 # Name of a number → benchmark, metric, target.
@@ -58,6 +58,7 @@ CONTRAST_NOTES = (
     "[bootstrap 95 % interval over seeds], exact sign-flip p, Holm-corrected over the table.",
 )
 ORDERS = ("shuffled", "static")
+ENDS = "{:+.3f}"  # of intervals: effects are hundredths of a degree
 numbers = always(NUMBERS)
 
 
@@ -69,10 +70,9 @@ def table(rows: Sequence[Any], mark: Mark) -> Table:
         mark: Turns a reason into a mark.
     """
     predicts = any(_number(r, "error").value is not None for r in rows)
-    columns = used(rows, "motion", {c: name for c, name in COLUMNS.items() if (name == "readout") != predicts})
-    shown = asked(rows, "motion", columns.values())
-    lines = [[r.rule, *(_cell(_number(r, name), mark) for name in columns.values())] for r in shown]
-    return (["motion", *columns], lines, list(NOTES if predicts else READOUT_NOTES)) if lines else ([], [], [])
+    columns = {c: name for c, name in COLUMNS.items() if (name == "readout") != predicts}
+    notes = NOTES if predicts else READOUT_NOTES
+    return laid_out(rows, "motion", "motion", columns, notes, lambda _, number: cell(number, mark, ends=ENDS))
 
 
 def across(rows: Sequence[Any], mark: Mark) -> Table:
@@ -101,7 +101,7 @@ def across(rows: Sequence[Any], mark: Mark) -> Table:
             at = next((n for n, (k, o, _) in enumerate(pairs) if (k, o) == (key, order)), None)
             cells.append("" if at is None else _difference(pairs[at][2], corrected.get(at), natural, mark))
         rule, model, task = key
-        lines.append([rule, f"{task} × {model}", _cell(_number(natural, "index"), mark), *cells])
+        lines.append([rule, f"{task} × {model}", cell(_number(natural, "index"), mark, ends=ENDS), *cells])
     header = ["learned motion", "setting", "index", *(f"− {order}" for order in ORDERS)]
     return (header, lines, list(CONTRAST_NOTES)) if lines else ([], [], [])
 
@@ -126,13 +126,6 @@ def _number(row: Any, name: str) -> Any:
     return row.pillars["motion"][name]
 
 
-def _cell(number: Any, mark: Mark) -> str:
-    if number.value is None:
-        return f"n/a{mark(number.reason)}" if number.reason else ""
-    text = f"{number.value:+.3f}"
-    return text if number.low is None else f"{text} [{number.low:+.3f}, {number.high:+.3f}]"
-
-
 def _difference(per_seed: dict[int, float], p: float | None, natural: Any, mark: Mark) -> str:
     if not per_seed:
         reason = _number(natural, "index").reason or "no seed in common, or the other network loses the pattern"
@@ -141,4 +134,6 @@ def _difference(per_seed: dict[int, float], p: float | None, natural: Any, mark:
     text = f"{float(iqm(np.array(values))):+.3f}"
     if interval := iqm_interval(values):
         text += f" [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+    if len(values) < len(natural.seeds):
+        text += f" ({len(values)} seed{'s' if len(values) > 1 else ''}{mark(_number(natural, 'index').reason)})"
     return text if p is None else f"{text} p = {p:.2g}"

@@ -11,7 +11,8 @@ from experiments.estimates import Estimate, estimate
 
 def row(task, rule="backprop", **values):
     given = {n: values.get(n, Estimate()) for n in NUMBERS}
-    return SimpleNamespace(rule=rule, model="cnn", task=task, kind="rule", pillars={"motion": given})
+    seeds = sorted({s for number in given.values() for s in number.per_seed})
+    return SimpleNamespace(rule=rule, model="cnn", task=task, kind="rule", seeds=seeds, pillars={"motion": given})
 
 
 def test_the_order_of_frames_is_told_from_the_rest_of_the_task():
@@ -36,6 +37,17 @@ def test_the_contrast_is_paired_by_seed_and_controls_need_not_see_motion():
     assert (rule, setting, second) == ("backprop", "next_frame(train=9) × cnn", "")
     assert index.startswith("+0.060") and first.startswith("+0.040 [")
     assert first.endswith(f"p = {sign_flip_test([0.03, 0.05]):.2g}") and "sign-flip" in below[0]
+
+
+def test_it_is_said_how_many_seeds_stand_behind_a_number():
+    blind = "s2: does not see real rotation"
+    speed = estimate({0: 0.05, 1: 0.07, 2: 0.01})
+    natural = row("next_frame", index=estimate({0: 0.05, 1: 0.07}, blind), speed=speed, error=Estimate(0.5))
+    static = row("next_frame(order=static)", speed=estimate({0: 0.0, 1: 0.0, 2: 0.0}))
+    ((_, _, index, *_),) = table([natural], lambda reason: "*")[1]
+    assert index.endswith("(2 seeds*)")
+    _, ((_, _, told, _, against),), _ = across([natural, static], lambda reason: "*")
+    assert told.endswith("(2 seeds*)") and "(2 seeds*) p =" in against
 
 
 def test_a_network_that_may_not_be_judged_has_no_contrast_and_says_why():
