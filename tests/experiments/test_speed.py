@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import speed
+from experiments import clip_speed, speed
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,13 @@ def test_options_behind_the_two_dashes_reach_the_model(capsys):
     assert "backprop" in steps and sum(s.startswith("plain PyTorch") for s in steps) == 4
     assert speed.model_options("mlp", ["width=8"])["width"] == 8
     assert speed.build("mlp", (1, 4, 4), {"width": 8}).stages["hidden1"].synapse.weight.shape == (8, 16)
+
+
+def test_the_cost_of_clips_is_compared_for_both_kinds(capsys):
+    assert clip_speed.main(["--clips", "8", "--repeats", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["natural_motion", "moving_shapes"]
+    assert all(float(line.split()[-1]) > 0 for line in lines)
+    with pytest.raises(SystemExit) as end:
+        clip_speed.main(["--clips", "0"])
+    assert end.value.code == 2
