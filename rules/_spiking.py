@@ -8,6 +8,7 @@ until the end of the presentation, and the neuron integrates,
 
     V(t) = V(t−1) + I(t) / T,    I(t) = W · [t_pre ≤ t] + b,    spike at the first t with V(t) > θ, none after it.
 
+(Poisson spikes of the input are pulses: each adds its weight once, as in an integrate-and-fire neuron.)
 The signal is the latched spike [t_post ≤ t]; its mean over time is the latency code (T − t_post) / T: 1 for a spike at
 the first step, 0 for none. Stronger drive fires earlier: t_post ≈ θ T / I.
 

@@ -91,7 +91,7 @@ def afferents(module: Synapse, inputs: list[Tensor], winners: Winners) -> Tensor
     """Return what each winner's synapses had received at its spike, ``(N, *weight.shape[1:])``.
 
     With latched signals that is 1 for a presynaptic neuron that fired at or before the winner, 0 for one that
-    did not; ±1 for ON and OFF cells; the contrast for a constant current.
+    did not; ±1 for ON and OFF cells; the contrast for a constant current. Pulses are latched first (``latched``).
 
     Args:
         module: The synapse.
@@ -107,6 +107,15 @@ def afferents(module: Synapse, inputs: list[Tensor], winners: Winners) -> Tensor
         else:
             seen[now] = _patches(module, inputs[t], image, winners.position[now])
     return seen
+
+
+def latched(pulses: list[Tensor]) -> list[Tensor]:
+    """Return, at every step, whether each input cell has fired yet, with the sign of its spikes.
+
+    Args:
+        pulses: Spikes of ON (+1) and OFF cells (−1) at every step; a cell is always one of the two.
+    """
+    return list(torch.stack(pulses).cumsum(0).sign())
 
 
 def _patches(module: nn.Conv2d, x: Tensor, image: Tensor, position: Tensor) -> Tensor:

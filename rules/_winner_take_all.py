@@ -7,7 +7,7 @@ from models.base import Stage, StagedNet
 from rules._encoding import Encoding
 from rules._spiking import Layer, Population, advance
 from rules._spiking_rule import UNIT_RATE, SpikingRule, hidden_synapses, threshold_name
-from rules._stdp import Winners, afferents, bound_name, change, find_winners, onto_stage, unpoolable
+from rules._stdp import Winners, afferents, bound_name, change, find_winners, latched, onto_stage, unpoolable
 from rules.base import Learned, Objective
 
 
@@ -145,7 +145,8 @@ class WinnerTakeAll(SpikingRule):
         for name, (module, inputs) in population.synapses.items():
             fair = len(module.weight) / num  # a neuron's fair share of the wins is 1 / fair
             bound = self.get_buffer(bound_name(name))
-            seen = afferents(module, inputs, found)
+            pulses = first and self.encoding == "poisson"  # all other spikes stay switched on
+            seen = afferents(module, latched(inputs) if pulses else inputs, found)
             delta = change(
                 module.weight, bound, seen, found, fair * ltp.to(seen.dtype), fair * ltd.to(seen.dtype),
                 push_pull=first, soft=self.soft, balanced=self.balanced,

@@ -256,6 +256,26 @@ def check_labels_stay_out_of_inference(case: Case) -> None:
             )  # fmt: skip
 
 
+def check_unsupervised_stages_are_blind_to_labels(case: Case) -> None:
+    """Where tags say ``supervised=False``, other targets change neither updates nor signals of hidden stages."""
+    x, target = case.data()
+    net, rule = case.attached()
+    if rule.tags.supervised:
+        return
+    other = (target + 1) % CLASSES if target.dim() == 1 else target.flip(0)
+    ours, theirs = (case.learn(*case.attached(), x, labels) for labels in (target, other))
+    for stage in net.hidden:
+        names = [n for n in net.parameters_of(stage) if n in ours.grads]
+        pairs = [(ours.grads[n], theirs.grads[n]) for n in names]
+        if stage in ours.signals:
+            pairs.append((ours.signals[stage], theirs.signals[stage]))
+        if any(not torch.equal(a, b) for a, b in pairs):
+            raise Failure(
+                "the same updates of hidden stages whatever the targets, as supervised=False claims",
+                f"{stage} differs", "keep targets to the readout, or say supervised=True",
+            )  # fmt: skip
+
+
 def check_state_round_trip(case: Case) -> None:
     """A rule restored from its state dict goes on as the original: everything it needs is a parameter or a buffer."""
     net, rule = case.attached()
@@ -275,7 +295,8 @@ def check_state_round_trip(case: Case) -> None:
 
 STRUCTURE: tuple[Callable[[Case], None], ...] = (
     check_attach_leaves_the_network_alone, check_returned_gradients, check_signals, check_leaves_no_trace,
-    check_repeatable, check_mean_reduction, check_predict, check_labels_stay_out_of_inference, check_state_round_trip,
+    check_repeatable, check_mean_reduction, check_predict, check_labels_stay_out_of_inference,
+    check_unsupervised_stages_are_blind_to_labels, check_state_round_trip,
 )  # fmt: skip
 
 

@@ -22,8 +22,9 @@ Hidden stages are unsupervised: no label, no error reaches them. Readout: ``rule
 
 Local: the spike times of the synapse's two sides and its efficacy; `balanced` adds the sum over a neuron's own
 synapses. The competition is among neighbours of one stage. Signed weights: see ``rules/_stdp.py``.
-Learning is batched: all images of a batch see the same weights, and the changes are averaged. ``batch_size=1`` is the
-published sequential rule.
+Learning is batched: all images of a batch see the same weights, and the changes are averaged. ``batch_size=1`` with the
+learning rate divided by the batch size is the published sequential rule; while changes are small the two agree. Scaling
+takes its means over the batch.
 """
 
 from rules._encoding import Encoding

@@ -2,8 +2,9 @@
 
     spike = Θ(V − θ) forwards;    ∂spike/∂V := 1 / (1 + k |V − θ|)² backwards        (snnTorch's fast sigmoid)
 
-The control that separates spiking from STDP: the spiking network, the encoding and the inference of the STDP
-rules, trained by backpropagation. Only the network's weights and biases are trained; thresholds stay where they start.
+The control that separates spiking from STDP: the first-spike neurons of `stdp` on the same weights, trained by
+backpropagation. By default it reads contrasts as a constant current; `encoding=latency` is the input of `stdp`.
+There is no lateral inhibition. Only weights and biases are trained; thresholds stay where they start.
 
 Not local: errors travel back through the transposed weights and through time.
 """
