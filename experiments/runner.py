@@ -15,6 +15,7 @@ import torch
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver
 from evaluation.credit import angle, compare
 from experiments.catalogues import BENCHMARKS, OBSERVERS
+from experiments.filters import FiltersOverTraining
 from experiments.susceptibility import Susceptibility
 from training.catalogue import ROOT, RULES, describe
 from training.config import SCHEMA_VERSION, TRAINING_FIELDS, Execution, RunConfig
@@ -258,6 +259,8 @@ def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Ex
             curves: list[pl.Callback] = [] if config.validation else [CreditCurve(load_task(config, execution))]
             if execution.susceptibility and not config.validation:
                 curves.append(Susceptibility(load_task(config, execution), execution.susceptibility))
+            if (tags := RULES.load(config.rule).tags).spiking and not (tags.control or config.validation):
+                curves.append(FiltersOverTraining(directory.figures, config.rule_name))
             trained = train(config, directory, execution, loggers=[wandb] if wandb else [], callbacks=curves)
         _measure(config, trained, directory, execution, missing(directory, execution), study, wandb)
     finally:

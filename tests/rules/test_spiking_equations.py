@@ -102,14 +102,17 @@ def test_convolutional_trace_stdp_is_its_card_at_every_position():
     unfold = lambda frames: nn.functional.unfold(frames, 3, padding=1)  # (·, I, positions)
     pre = torch.stack([unfold(frame) for frame in encode(x, "poisson", 8, 0.5, seed, latched=False)])
     there = unfold(torch.ones(1, 1, 8, 8))[0]
-    expected = torch.zeros_like(weight)
+    expected, drive = torch.zeros_like(weight), torch.zeros(2, 3, 64)
     for b in range(2):
         for place in range(64):
             p, own = (weight / bound + 1) / 2, (pre[:, b, :, place], post[:, b, :, place])
-            expected += online_trace(p, *own, there[:, place], rule, True)
-    expected *= 2 * bound * 3 / (0.9 * 8 * 64) / 2
+            delta = 2 * bound * 3 / (0.9 * 8 * 64) * online_trace(p, *own, there[:, place], rule, True)
+            expected += delta / 2
+            drive[b, :, place] = delta.sum(1)
     found = -UNIT * learned.grads["stages.conv1.synapse.weight"].flatten(1)
     assert torch.allclose(found, expected, atol=1e-12) and found.abs().max() > 1e-5
+    pooled = drive.view(2, 3, 4, 2, 4, 2).sum((3, 5))  # a unit behind the pooling stands for four neurons
+    assert torch.allclose(learned.signals["conv1"], pooled, atol=1e-12)
 
 
 def test_thresholds_of_trace_stdp_share_the_spikes_out_and_reach_the_target():
