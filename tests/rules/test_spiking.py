@@ -264,6 +264,8 @@ def test_stronger_contrast_fires_earlier_and_every_step_has_its_share():
     assert counts[5] == 1 and counts[:5].sum() == 40 and (counts[:5] == 8).all()  # the silent one is c = 0
     spikes = encode(c, "latency", 5, 0.5, 0, latched=False)
     assert (spikes.abs().sum(0) <= 1).all() and torch.equal(spikes.sum(0).sign(), (c * (c.abs() >= 0.1)).sign())
+    latched = encode(c, "latency", 5, 0.5, 0, latched=True)
+    assert torch.equal(latched, spikes.cumsum(0)) and (latched[0] != 0).any()  # on from the very step of the spike
 
 
 def test_poisson_spikes_have_the_rate_that_the_contrast_asks_for():
