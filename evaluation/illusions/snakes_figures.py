@@ -75,6 +75,7 @@ def speeds(folder: Path, name: str, found: Motion) -> Path:
         for ring in range(angle.shape[1]):
             axes.plot(step, angle[:, ring], marker="o", ms=3, label=f"ring at {found.radius[ring]:.2f}")
         axes.axhline(0, color="0.7", lw=0.8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(
             xlabel="prediction", ylabel="turn since the first prediction (deg)",
             title=f"Snake − mirror image, halved: {name}",
