@@ -211,6 +211,17 @@ class _Watched(RuleModule):
     def __init__(self, trained: Trained, config: RunConfig) -> None:
         super().__init__(trained.net, trained.rule, trained.objective, config)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the epoch's curves before its checkpoint.
+
+        Lightning writes them after it; a run that was killed between the two would go on with the next epoch.
+        """
+        del checkpoint
+        known = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        for logger in self.trainer.loggers:
+            if isinstance(logger, CurveLogger):
+                logger.log_metrics(known | {"epoch": self.current_epoch})
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log loss and accuracy on held-out images, under the rule's own inference."""
         x, target = batch

@@ -48,9 +48,11 @@ class CurveLogger(Logger):
         """Do nothing: ``config.json`` has them."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add metrics to the row of their epoch and write the file."""
+        """Add metrics to the row of their epoch and write the file; without a step the row keeps its own."""
         row = self.rows.setdefault(int(metrics["epoch"]), {})
-        row.update({k: v for k, v in metrics.items() if k != "epoch"} | {"step": step})
+        row.update({k: v for k, v in metrics.items() if k != "epoch"})
+        if step is not None or "step" not in row:
+            row["step"] = step
         columns = sorted({name for r in self.rows.values() for name in r} - {"epoch", "step"})
         text = io.StringIO()
         writer = csv.DictWriter(text, ["epoch", "step", *columns], lineterminator="\n")

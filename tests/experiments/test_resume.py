@@ -1,5 +1,6 @@
 """A run that is killed and started again ends with the weights of one that was not, bit for bit."""
 
+import csv
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ import time
 import pytest
 import torch
 
+from experiments.cli import main
 from training.directory import RunDirectory, run_directories
+from training.run import WholeCheckpoints
 
 # Noise in the rule, mirrored images, momentum, a schedule and an accumulated batch: all of it must resume.
 RULE = '''"""Backprop with noise (for this test)."""
@@ -73,6 +76,31 @@ def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     (folder / "noisy.py").write_text(RULE)
     return folder, finish(folder, folder / "runs")
+
+
+def test_an_epoch_whose_checkpoint_is_written_has_all_of_its_curves(tmp_path, monkeypatch):
+    """The run ends at the very moment at which the checkpoint of its second epoch is there."""
+    save, saved = WholeCheckpoints.save_checkpoint, []
+
+    def save_and_die(self, checkpoint, path, storage_options=None):
+        save(self, checkpoint, path, storage_options)
+        saved.append(checkpoint["epoch"])
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    arguments = [
+        "run", "--rule", "feedback_alignment", "--model", "mlp", "--task", "digits", "--wandb", "off", "--no-progress",
+        "--runs", str(tmp_path), "epochs=3", "model.width=16",
+    ]  # fmt: skip
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", save_and_die)
+    assert main(arguments) != 0 and saved == [0, 1]
+    (directory,) = run_directories(tmp_path)
+    broken = list(csv.DictReader(directory.metrics.read_text().splitlines()))
+    assert [row["epoch"] for row in broken] == ["-1", "0", "1"] and all(broken[-1].values())
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", save)
+    assert main(arguments) == 0
+    whole = list(csv.DictReader(directory.metrics.read_text().splitlines()))
+    assert whole[:3] == broken and len(whole) == 4 and all(whole[-1].values())
 
 
 @pytest.mark.slow
