@@ -23,6 +23,7 @@ from models.base import StagedNet
 
 IMAGES = 256  # held-out images
 ORIENTATIONS, PHASES = 16, 8
+SHOWN_FILTERS = 24  # of the figures of receptive fields
 
 
 class Spikes(Benchmark):
@@ -85,7 +86,9 @@ class Spikes(Benchmark):
             if (filters := first_filters(observer.net)) is not None:
                 before = first_filters(observer.initial)
                 assert before is not None
-                paths.append(_receptive_fields(folder, name, before, filters))
+                title = f"Receptive fields of the first stage: {name}"
+                both = {"before": before, "after": filters}
+                paths.append(receptive_fields(folder / "receptive_fields.png", title, both))
         return paths
 
 
@@ -139,21 +142,27 @@ def _per_neuron(values: Tensor) -> Tensor:
     return values.transpose(0, 1).flatten(1).mean(1)
 
 
-def _receptive_fields(folder: Path, name: str, before: Tensor, after: Tensor) -> Path:
+def receptive_fields(path: Path, title: str, moments: Mapping[str, Tensor]) -> Path:
+    """Draw one row of filters per moment of training, each filter on its own scale, and return the path.
+
+    Args:
+        path: File to write.
+        title: Above the rows.
+        moments: Label of a row → filters ``(F, C, K, K)``; the first ones are drawn.
+    """
     from matplotlib.figure import Figure
 
-    num = min(len(after), 24)
-    drawing = Figure(figsize=(0.55 * num + 0.8, 1.7), layout="constrained")
-    grid = drawing.subplots(2, num, squeeze=False)
-    for row, filters in enumerate((before, after)):
-        for column in range(num):
-            f = filters[column].mean(0)
+    num = min(SHOWN_FILTERS, len(next(iter(moments.values()))))
+    drawing = Figure(figsize=(0.55 * num + 1.0, 0.55 * len(moments) + 0.6), layout="constrained")
+    grid = drawing.subplots(len(moments), num, squeeze=False)
+    for row, (label, filters) in zip(grid, moments.items(), strict=True):
+        for axes, f in zip(row, filters[:num].mean(1), strict=True):
             largest = f.abs().max().clamp(min=1e-9).item()
-            grid[row, column].imshow(f.cpu().numpy(), cmap="gray", vmin=-largest, vmax=largest)
-            grid[row, column].set(xticks=[], yticks=[])
-        grid[row, 0].set_ylabel(("before", "after")[row], fontsize=8)
-    drawing.suptitle(f"Receptive fields of the first stage: {name}", fontsize=9)
-    return _save(drawing, folder / "receptive_fields.png")
+            axes.imshow(f.cpu().numpy(), cmap="gray", vmin=-largest, vmax=largest)
+            axes.set(xticks=[], yticks=[])
+        row[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+    drawing.suptitle(title, fontsize=9)
+    return _save(drawing, path)
 
 
 def _weights(folder: Path, name: str, observer: TrainedObserver) -> Path:

@@ -43,8 +43,13 @@ def cell(number: Any, mark: Mark, form: str = "{:+.3f}", ends: str = "{:+.2f}") 
     if number.low is not None:
         text += f" [{ends.format(number.low)}, {ends.format(number.high)}]"
     if number.reason:
-        text += f" ({len(number.per_seed)} seed{'s' if len(number.per_seed) > 1 else ''}{mark(number.reason)})"
+        text += behind(len(number.per_seed), mark(number.reason))
     return text
+
+
+def behind(seeds: int, mark: str) -> str:
+    """Return how many seeds stand behind a number that others lack, with the mark of why."""
+    return f" ({seeds} seed{'s' if seeds > 1 else ''}{mark})"
 
 
 def used(rows: Sequence[Any], board: str, columns: Mapping[str, str]) -> dict[str, str]:

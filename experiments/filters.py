@@ -11,10 +11,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from evaluation.spikes import first_filters
+from evaluation.spikes import SHOWN_FILTERS, first_filters, receptive_fields
 
 MOMENTS = 8  # besides the start, equally far apart
-FILTERS = 24
 NAME = "receptive_fields_over_training"
 
 
@@ -29,6 +28,7 @@ class FiltersOverTraining(pl.Callback):
     def __init__(self, folder: Path, title: str) -> None:
         self.folder, self.title = folder, title
         self.kept: dict[int, Tensor] = {}  # optimiser steps → filters
+        self.moments: set[int] = set()  # steps after which filters are kept
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was kept."""
@@ -40,14 +40,15 @@ class FiltersOverTraining(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep the initial filters."""
+        total = int(trainer.estimated_stepping_batches)
+        self.moments = {round(total * k / MOMENTS) for k in range(1, MOMENTS + 1)}
         if trainer.global_step == 0:
             self._keep(0, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         """Keep the filters if this step ends an eighth of training."""
         del args
-        total = int(trainer.estimated_stepping_batches)
-        if trainer.global_step in {round(total * k / MOMENTS) for k in range(1, MOMENTS + 1)}:
+        if trainer.global_step in self.moments:
             self._keep(trainer.global_step, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -55,7 +56,9 @@ class FiltersOverTraining(pl.Callback):
         del pl_module
         if not self.kept:
             return
-        path = draw(self.folder, self.title, self.kept)
+        title = f"Receptive fields of the first stage over training: {self.title}"
+        moments = {f"step {step}": filters for step, filters in sorted(self.kept.items())}
+        path = receptive_fields(self.folder / f"{NAME}.png", title, moments)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"figures/{NAME}", [str(path)])
@@ -63,24 +66,4 @@ class FiltersOverTraining(pl.Callback):
     def _keep(self, step: int, module: Any) -> None:
         filters = first_filters(module.net)
         if filters is not None:
-            self.kept[step] = filters[:FILTERS].detach().cpu().clone()
-
-
-def draw(folder: Path, title: str, kept: dict[int, Tensor]) -> Path:
-    """Draw one row of filters per moment, each filter on its own scale, and return the path."""
-    from matplotlib.figure import Figure
-
-    num = len(next(iter(kept.values())))
-    drawing = Figure(figsize=(0.55 * num + 1.0, 0.55 * len(kept) + 0.6), layout="constrained")
-    grid = drawing.subplots(len(kept), num, squeeze=False)
-    for row, (step, filters) in zip(grid, sorted(kept.items()), strict=True):
-        for axes, f in zip(row, filters.mean(1), strict=True):
-            largest = f.abs().max().clamp(min=1e-9).item()
-            axes.imshow(f.numpy(), cmap="gray", vmin=-largest, vmax=largest)
-            axes.set(xticks=[], yticks=[])
-        row[0].set_ylabel(f"step {step}", fontsize=7, rotation=0, ha="right", va="center")
-    drawing.suptitle(f"Receptive fields of the first stage over training: {title}", fontsize=9)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{NAME}.png"
-    drawing.savefig(path, dpi=130)
-    return path
+            self.kept[step] = filters[:SHOWN_FILTERS].detach().cpu().clone()

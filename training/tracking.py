@@ -51,7 +51,7 @@ class CurveLogger(Logger):
         """Add metrics to the row of their epoch and write the file; without a step the row keeps its own."""
         row = self.rows.setdefault(int(metrics["epoch"]), {})
         row.update({k: v for k, v in metrics.items() if k != "epoch"})
-        if step is not None or "step" not in row:
+        if step is not None:
             row["step"] = step
         columns = sorted({name for r in self.rows.values() for name in r} - {"epoch", "step"})
         text = io.StringIO()

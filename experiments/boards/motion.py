@@ -9,10 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from evaluation.statistics import holm, iqm, iqm_interval, sign_flip_test
-from experiments.cells import Mark, Table, Where, always, cell, laid_out
+from evaluation.statistics import holm, sign_flip_test
+from experiments.cells import Mark, Table, Where, always, behind, cell, laid_out
+from experiments.estimates import estimate
 
 BENCHMARK, READOUT = "rotating_snakes", "motion_readout"
 # Name of a number → benchmark, metric, target.
@@ -130,10 +129,7 @@ def _difference(per_seed: dict[int, float], p: float | None, natural: Any, mark:
     if not per_seed:
         reason = _number(natural, "index").reason or "no seed in common, or the other network loses the pattern"
         return f"n/a{mark(reason)}"
-    values = [per_seed[seed] for seed in sorted(per_seed)]
-    text = f"{float(iqm(np.array(values))):+.3f}"
-    if interval := iqm_interval(values):
-        text += f" [{interval[0]:+.3f}, {interval[1]:+.3f}]"
-    if len(values) < len(natural.seeds):
-        text += f" ({len(values)} seed{'s' if len(values) > 1 else ''}{mark(_number(natural, 'index').reason)})"
+    text = cell(estimate(per_seed), mark, ends=ENDS)
+    if len(per_seed) < len(natural.seeds):
+        text += behind(len(per_seed), mark(_number(natural, "index").reason))
     return text if p is None else f"{text} p = {p:.2g}"

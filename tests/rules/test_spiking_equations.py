@@ -26,6 +26,14 @@ def _float64():
     torch.manual_seed(0)
 
 
+def learn(rule, net, x, target):
+    """Return what a rule learns, and the seed of the spikes that it learned from."""
+    torch.manual_seed(5)
+    learned = rule.learn(net, x, target, CE)
+    torch.manual_seed(5)
+    return learned, int(torch.randint(2**31, ()))
+
+
 # --- trace STDP -------------------------------------------------------------------------------------------------
 
 
@@ -61,10 +69,7 @@ def test_trace_stdp_is_its_card_spike_by_spike(mu):
     options = {"depression": 0.004, "tau_plus": 5.0, "tau_minus": 9.0, "trace_target": 0.7}
     rule = attached(TraceSTDP(potentiation=0.01, mu=mu, steps=12, **options), net)
     x, target = batch(4)
-    torch.manual_seed(5)
-    learned = rule.learn(net, x, target, CE)
-    torch.manual_seed(5)
-    seed = int(torch.randint(2**31, ()))
+    learned, seed = learn(rule, net, x, target)
     layers, _ = rule.run(net, x, seed=seed, remember=True)
     inputs = {"hidden1": encode(x, "poisson", 12, 0.5, seed, latched=False).flatten(2)}
     inputs["hidden2"] = torch.stack(layers["hidden1"].populations[0].signals)
@@ -91,10 +96,7 @@ def test_convolutional_trace_stdp_is_its_card_at_every_position():
     net = cnn.build((1, 8, 8), (10,), width=3, hidden=12)
     rule = attached(TraceSTDP(potentiation=0.01, depression=0.004, trace_target=0.7, steps=8), net)
     x, target = batch(2)
-    torch.manual_seed(5)
-    learned = rule.learn(net, x, target, CE)
-    torch.manual_seed(5)
-    seed = int(torch.randint(2**31, ()))
+    learned, seed = learn(rule, net, x, target)
     layers, _ = rule.run(net, x, seed=seed, remember=True)
     conv = net.stages["conv1"].synapse
     weight, bound = conv.weight.detach().flatten(1), conv.weight.abs().max().detach()
@@ -148,10 +150,7 @@ def test_a_winner_learns_from_whether_each_input_fired_at_or_before_it(encoding)
     net = mlp.build((1, 8, 8), (10,), width=7, depth=1)
     rule = attached(STDP(encoding=encoding, balanced=False, coactive=1.0, steps=8), net)
     x, target = batch(6)
-    torch.manual_seed(5)
-    learned = rule.learn(net, x, target, CE)
-    torch.manual_seed(5)
-    seed = int(torch.randint(2**31, ()))
+    learned, seed = learn(rule, net, x, target)
     synapse = net.stages["hidden1"].synapse
     weight, theta = synapse.weight.detach(), rule.threshold("hidden1").detach()
     pulses = encode(x, encoding, 8, 0.5, seed, latched=False).flatten(2)
