@@ -5,7 +5,8 @@
 X_N is the mean activity for polygon N in condition X, less the condition's mean over polygons. decoding(l): a linear
 read-out trained on REAL activity names N from IN and from controls; accuracy for IN minus the highest for a control.
 Hand-made features have both numbers too (pixels, oriented gradients, polar spectrum): ``over_low_level`` is what a
-stage has beyond the best of them. Over the iterations of inference, or spike time, where the rule has them.
+stage has beyond the best of them. Over the iterations of inference, or spike time, where the rule has them. Intervals:
+layouts resampled within their polygon, the strongest control, the best stage and the best feature chosen anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +23,14 @@ from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, Layouts, layouts, render
 from evaluation.illusions.time_course import TimeCourse, time_course
 from evaluation.observers import hog, pixels, polar_spectrum
-from evaluation.statistics import Array
+from evaluation.statistics import Array, interval
 
 SHOWN = ("REAL", "IN", *CONTROLS)
 LOW_LEVEL: dict[str, Callable[[Tensor], Tensor]] = {
     "pixels": pixels.features, "hog": hog.features, "polar_spectrum": polar_spectrum.features,
 }  # fmt: skip
 COMPETENT = 0.5  # held-out accuracy on REAL below which a read-out decodes nothing; chance is 0.25
+RESAMPLES = 500
 
 
 class KanizsaRepresentation(DrawnFromScores):
@@ -40,7 +42,7 @@ class KanizsaRepresentation(DrawnFromScores):
     """
 
     name = "kanizsa_representation"
-    version = 2  # nothing is compared with hand-made features that cannot be asked
+    version = 3  # intervals over layouts
     pillar = "illusion"
     headline = "similarity_over_low_level"
     reference = "Kim et al. 2021, Comput. Brain Behav. 4:251"
@@ -60,13 +62,14 @@ class KanizsaRepresentation(DrawnFromScores):
         images = {c: render(layout, c, size) for c in SHOWN}
         real = render(training, "REAL", size)
         corners, taught = layout.corners.numpy(), training.corners.numpy()
+        drawn = draws(corners)
         scores: list[Score] = []
-        low: dict[str, list[float]] = {"similarity": [], "decoding": []}
+        low: dict[str, list[Array]] = {"similarity": [], "decoding": []}
         for name, features in LOW_LEVEL.items():
             found = {c: features(x).double().numpy() for c, x in images.items()}
             for metric, value in {
-                "similarity": similarity(found, corners),
-                "decoding": decoding(features(real).double().numpy(), taught, found, corners),
+                "similarity": similarity(found, corners, drawn),
+                "decoding": decoding(features(real).double().numpy(), taught, found, corners, drawn),
             }.items():
                 scores.append(_score(f"control_{metric}", value, "", name))
                 low[metric] += [value] if value is not None else []
@@ -74,13 +77,13 @@ class KanizsaRepresentation(DrawnFromScores):
         course = time_course(observer, real)
         if not course.moments[0]:
             return [*scores, not_available("similarity_over_low_level", "it has no stages")]
-        best: dict[str, list[float]] = {"similarity": [], "decoding": []}
+        best: dict[str, list[Array]] = {"similarity": [], "decoding": []}
         for stage in course.moments[0]:
             scores += self._over_time(stage, courses, corners)
             last = {c: _at(courses[c], stage, -1) for c in SHOWN}
             values = {
-                "similarity": similarity(last, corners),
-                "decoding": decoding(_at(course, stage, -1), taught, last, corners),
+                "similarity": similarity(last, corners, drawn),
+                "decoding": decoding(_at(course, stage, -1), taught, last, corners, drawn),
             }
             for metric, value in values.items():
                 scores.append(_score(metric, value, stage))
@@ -88,8 +91,7 @@ class KanizsaRepresentation(DrawnFromScores):
         for metric, of_stages in best.items():
             name = f"{metric}_over_low_level"
             if of_stages and low[metric]:
-                more = max(of_stages) - max(low[metric])
-                scores.append(Score(name, more, higher_is_better=None, n_stimuli=len(layout)))
+                scores.append(_score(name, np.max(of_stages, 0) - np.max(low[metric], 0), "", num=len(layout)))
                 continue
             who = "hand-made feature" if of_stages else "stage"
             scores.append(not_available(name, f"no {who} tells real polygons apart"))
@@ -98,33 +100,64 @@ class KanizsaRepresentation(DrawnFromScores):
     def _over_time(self, stage: str, courses: Mapping[str, TimeCourse], corners: Array) -> list[Score]:
         unit = courses["IN"].unit
         moments = len(courses["IN"].moments) if unit else 0
+        whole = np.ones((1, len(corners)))
         return [
-            _score("similarity_over_time", similarity({c: _at(courses[c], stage, t) for c in SHOWN}, corners), stage,
-                   f"{unit}={t}")
+            _score("similarity_over_time", similarity({c: _at(courses[c], stage, t) for c in SHOWN}, corners, whole),
+                   stage, f"{unit}={t}")
             for t in range(moments)
         ]  # fmt: skip
 
 
-def similarity(features: Mapping[str, Array], corners: Array) -> float | None:
+def draws(corners: Array, resamples: int = RESAMPLES, seed: int = 0) -> Array:
+    """Return how often each layout is drawn: once each in the first row, then with replacement within its polygon.
+
+    Args:
+        corners: ``(layouts,)``.
+        resamples: R.
+        seed: Of the draws.
+
+    Returns:
+        ``(1 + R, layouts)``.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.ones((1 + resamples, len(corners)))
+    for n in np.unique(corners):
+        num = int((corners == n).sum())
+        drawn[1:, corners == n] = rng.multinomial(num, np.full(num, 1 / num), size=resamples)
+    return drawn
+
+
+def similarity(features: Mapping[str, Array], corners: Array, drawn: Array) -> Array | None:
     """Return cos(REAL, IN) − max over controls of cos(REAL, control), a mean over polygons; nothing if undefined.
 
     Args:
         features: Condition → ``(layouts, units)``.
         corners: ``(layouts,)``.
+        drawn: How often each layout counts, ``(R, layouts)``.
+
+    Returns:
+        ``(R,)``.
     """
-    centred = {}
-    for c, values in features.items():
-        means = np.stack([values[corners == n].mean(0) for n in CORNERS])
-        means = means - means.mean(0)
-        length = np.linalg.norm(means, axis=1, keepdims=True)
-        if not np.isfinite(length).all() or (length <= 1e-12).any():
-            return None
-        centred[c] = means / length
-    cosine = {c: (centred["REAL"] * centred[c]).sum(1) for c in ("IN", *CONTROLS)}
-    return float((cosine["IN"] - np.max([cosine[c] for c in CONTROLS], axis=0)).mean())
+    share = np.stack([drawn * (corners == n) for n in CORNERS], axis=1)
+    share = share / share.sum(2, keepdims=True)
+    share = (share - share.mean(1, keepdims=True)).reshape(-1, len(corners))  # a polygon's mean less that of all
+    centred = {c: values - values.mean(0) for c, values in features.items()}
+
+    def inner(a: str, b: str) -> Array:
+        # Through the products of layouts, of which there are far fewer than units.
+        return np.asarray(((share @ (centred[a] @ centred[b].T)) * share).sum(1))
+
+    power = {c: inner(c, c) for c in features}
+    if not all(np.isfinite(p).all() and (p > 1e-24).all() for p in power.values()):
+        return None
+    cosine = {c: inner("REAL", c) / np.sqrt(power["REAL"] * power[c]) for c in ("IN", *CONTROLS)}
+    difference = cosine["IN"] - np.max([cosine[c] for c in CONTROLS], axis=0)
+    return np.asarray(difference.reshape(len(drawn), -1).mean(1))
 
 
-def decoding(taught: Array, classes: Array, features: Mapping[str, Array], corners: Array) -> float | None:
+def decoding(
+    taught: Array, classes: Array, features: Mapping[str, Array], corners: Array, drawn: Array
+) -> Array | None:
     """Return accuracy on IN minus the highest on a control, of a read-out of REAL; nothing if it fails on REAL.
 
     Args:
@@ -132,6 +165,10 @@ def decoding(taught: Array, classes: Array, features: Mapping[str, Array], corne
         classes: Their corners.
         features: Condition → activity ``(layouts, units)``.
         corners: ``(layouts,)``.
+        drawn: How often each layout counts, ``(R, layouts)``; the first row tells whether the read-out fails.
+
+    Returns:
+        ``(R,)``.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -140,8 +177,10 @@ def decoding(taught: Array, classes: Array, features: Mapping[str, Array], corne
     if not np.isfinite(taught).all() or not all(np.isfinite(v).all() for v in features.values()):
         return None
     readout = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)).fit(taught, classes)
-    accuracy = {c: float((readout.predict(v) == corners).mean()) for c, v in features.items()}
-    return accuracy["IN"] - max(accuracy[c] for c in CONTROLS) if accuracy["REAL"] >= COMPETENT else None
+    named = {c: drawn @ (readout.predict(v) == corners) / drawn.sum(1) for c, v in features.items()}
+    if named["REAL"][0] < COMPETENT:
+        return None
+    return np.asarray(named["IN"] - np.max([named[c] for c in CONTROLS], axis=0))
 
 
 def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
@@ -152,8 +191,10 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
     course = [s for s in scores if s.metric == "similarity_over_time" and s.raw is not None]
     with panels(path, 12.4 if course else 8.4, 3.6, 3 if course else 2) as row:
         for axes, metric in zip(row, ("similarity", "decoding"), strict=False):
-            own = {s.stage: s.raw for s in scores if s.metric == metric and s.raw is not None}
-            axes.plot([stages.index(s) for s in own], list(own.values()), "-o", color="C3", ms=4, label=name)
+            own = [s for s in scores if s.metric == metric and s.raw is not None]
+            at = [stages.index(s.stage) for s in own]
+            axes.plot(at, [s.raw for s in own], "-o", color="C3", ms=4, label=name)
+            axes.vlines(at, [s.ci_low for s in own], [s.ci_high for s in own], color="C3", lw=1)
             for low in (s for s in scores if s.metric == f"control_{metric}" and s.raw is not None):
                 axes.axhline(
                     low.raw,
@@ -202,7 +243,10 @@ def _at(course: TimeCourse, stage: str, moment: int) -> Array:
     return np.asarray(course.moments[moment][stage].double().numpy())
 
 
-def _score(metric: str, value: float | None, stage: str, target: str = "") -> Score:
-    if value is None:
+def _score(metric: str, values: Array | None, stage: str, target: str = "", num: int = 0) -> Score:
+    """Return the first value, with the interval of the others."""
+    if values is None:
         return not_available(metric, "real polygons cannot be told apart there", stage=stage, target=target)
-    return Score(metric, value, higher_is_better=None, stage=stage, target=target)
+    low, high = interval(values[1:]) if len(values) > 1 else (None, None)
+    where: dict[str, Any] = {"stage": stage, "target": target, "n_stimuli": num, "ci_low": low, "ci_high": high}
+    return Score(metric, float(values[0]), higher_is_better=None, **where)

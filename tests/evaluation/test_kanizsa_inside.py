@@ -5,15 +5,19 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from evaluation.base import Score
 from evaluation.illusions import kanizsa_contour_probe, kanizsa_representation
 from evaluation.illusions.kanizsa_contour_probe import KanizsaContourProbe, auc, contours, placed, resampled_aucs
-from evaluation.illusions.kanizsa_representation import KanizsaRepresentation, decoding, similarity
+from evaluation.illusions.kanizsa_representation import KanizsaRepresentation, decoding, draws, similarity
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, render
 
 SHOWN = ("REAL", "IN", *CONTROLS)
 SHAPES = np.repeat(list(CORNERS), 10)
+WHOLE = np.ones((1, len(SHAPES)))
 
 
 def planted(shared_by, noise=0.1, seed=0):
@@ -29,26 +33,54 @@ def planted(shared_by, noise=0.1, seed=0):
 
 def test_similarity_and_decoding_find_planted_completion_and_nothing_where_a_control_has_it_too():
     completes, layout = planted(("REAL", "IN")), planted(("REAL", "IN", "DISC"))
-    assert similarity(completes, SHAPES) > 0.5 and abs(similarity(layout, SHAPES)) < 0.1
-    assert decoding(completes["REAL"], SHAPES, completes, SHAPES) > 0.4
-    assert decoding(layout["REAL"], SHAPES, layout, SHAPES) <= 0.1
+    assert similarity(completes, SHAPES, WHOLE) > 0.5 and abs(similarity(layout, SHAPES, WHOLE)) < 0.1
+    assert decoding(completes["REAL"], SHAPES, completes, SHAPES, WHOLE) > 0.4
+    assert decoding(layout["REAL"], SHAPES, layout, SHAPES, WHOLE) <= 0.1
 
 
-def test_similarity_is_the_cosine_by_hand():
-    found = planted(("REAL",), noise=0.5, seed=2)
+def test_similarity_is_the_cosine_by_hand_in_every_resample():
+    found, drawn = planted(("REAL",), noise=0.5, seed=2), draws(SHAPES, resamples=5)
 
-    def cosine(c, n):
-        a, b = ([found[x][m == SHAPES].mean(0) for m in CORNERS] for x in ("REAL", c))
+    def cosine(c, n, rows):
+        shapes = SHAPES[rows]
+        a, b = ([found[x][rows][m == shapes].mean(0) for m in CORNERS] for x in ("REAL", c))
         a, b = ([v - np.mean(s, 0) for v in s][n] for s in (a, b))
         return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
-    expected = np.mean([cosine("IN", n) - max(cosine(c, n) for c in CONTROLS) for n in range(4)])
-    assert similarity(found, SHAPES) == pytest.approx(expected)
+    for value, times in zip(similarity(found, SHAPES, drawn), drawn, strict=True):
+        rows = np.repeat(np.arange(len(SHAPES)), times.astype(int))
+        expected = np.mean([cosine("IN", n, rows) - max(cosine(c, n, rows) for c in CONTROLS) for n in range(4)])
+        assert value == pytest.approx(expected)
+
+
+def test_a_resample_draws_as_many_layouts_of_every_polygon_and_the_first_row_is_the_sample():
+    drawn = draws(SHAPES, resamples=50)
+    assert (drawn[0] == 1).all() and (drawn[1:] > 1).any(1).all()
+    for n in CORNERS:
+        assert (drawn[:, n == SHAPES].sum(1) == (n == SHAPES).sum()).all()
+
+
+def test_an_interval_holds_what_new_layouts_would_give():
+    """The standard error of a decoding difference is that of the difference of two paired proportions."""
+    found = planted(("REAL", "IN", "DISC"), noise=2.5, seed=4)
+    values = decoding(found["REAL"], SHAPES, found, SHAPES, draws(SHAPES, resamples=2000))
+    right = {c: _named(found, c) for c in ("IN", *CONTROLS)}
+    rival = max(CONTROLS, key=lambda c: right[c].mean())
+    margin = np.sort([right[c].mean() for c in CONTROLS])[-1] - np.sort([right[c].mean() for c in CONTROLS])[-2]
+    paired = right["IN"] - right[rival]
+    within = np.sqrt(sum(paired[n == SHAPES].var() * (n == SHAPES).sum() for n in CORNERS)) / len(SHAPES)
+    assert margin > 4 * within and values[0] == pytest.approx(paired.mean())
+    assert values[1:].std() == pytest.approx(within, rel=0.1)
+
+
+def _named(found, condition):
+    readout = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)).fit(found["REAL"], SHAPES)
+    return (readout.predict(found[condition]) == SHAPES).astype(float)
 
 
 def test_what_cannot_tell_real_polygons_is_not_asked():
     flat = {c: np.ones((len(SHAPES), 5)) for c in SHOWN}
-    assert similarity(flat, SHAPES) is None and decoding(flat["REAL"], SHAPES, flat, SHAPES) is None
+    assert similarity(flat, SHAPES, WHOLE) is None and decoding(flat["REAL"], SHAPES, flat, SHAPES, WHOLE) is None
 
 
 @pytest.mark.parametrize("ties", [False, True])
