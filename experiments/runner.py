@@ -1,9 +1,6 @@
 """One cell from start to finish: train what is not trained, measure what is not measured, record it all."""
 
-import datetime
 import functools
-import importlib.metadata
-import subprocess
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,21 +9,20 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from evaluation.base import Benchmark, Observer, Score, TrainedObserver
-from evaluation.credit import angle, compare
+from evaluation.base import Benchmark, Observer, TrainedObserver
 from experiments.catalogues import BENCHMARKS, OBSERVERS
+from experiments.credit_curve import CreditCurve
 from experiments.filters import FiltersOverTraining
+from experiments.records import record, to_wandb
 from experiments.susceptibility import Susceptibility
-from training.catalogue import ROOT, RULES, describe
-from training.config import SCHEMA_VERSION, TRAINING_FIELDS, Execution, RunConfig
-from training.data.base import Source, Task
+from training.catalogue import RULES, describe
+from training.config import TRAINING_FIELDS, Execution, RunConfig
+from training.data.base import Source
 from training.directory import RunDirectory, run_directories
 from training.errors import UserError
 from training.module import optimiser_of
 from training.run import Interrupted, Trained, Unsupported, build, load_task, restore, train
 from training.tracking import wandb_logger
-
-PROBE = 256  # held-out images behind the credit curve
 
 
 class BenchmarkFailed(Exception):
@@ -223,33 +219,6 @@ def observer_of(trained: Trained, initial: Trained) -> TrainedObserver:
     )
 
 
-class CreditCurve(pl.Callback):
-    """Logs, before training and after every epoch, each stage's angle and cosine to backprop on held-out images."""
-
-    def __init__(self, task: Task) -> None:
-        preprocess = task.preprocess()
-        self.x = preprocess(task.test.images[:PROBE])
-        self.target = preprocess.target(task.test.targets[:PROBE])
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Record the untrained network as epoch −1."""
-        if trainer.current_epoch == 0:
-            for logger in trainer.loggers:
-                logger.log_metrics(self._measure(pl_module) | {"epoch": -1}, step=0)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Record the epoch."""
-        pl_module.log_dict(self._measure(pl_module))
-
-    def _measure(self, module: Any) -> dict[str, float]:
-        weight = next(module.net.parameters())
-        x, target = self.x.to(weight.device, weight.dtype), self.target.to(weight.device)
-        found = compare(module.net, module.rule, module.objective, x, target)
-        return {f"credit/cosine/{s}": c for s, (c, _) in found.items()} | {
-            f"credit/angle/{s}": angle(c) for s, (c, _) in found.items()
-        }
-
-
 def _train_and_measure(config: RunConfig, directory: RunDirectory, execution: Execution, study: str) -> None:
     wandb = wandb_logger(config, directory.path, execution, study)
     try:
@@ -306,7 +275,7 @@ def _measure(
                 directory.add_scores([r | {"records": len(records)} for r in records])
                 figures = bench.draw(directory.figures, {observer.name: observer})
                 if wandb:
-                    _to_wandb(wandb, bench, scores, figures)
+                    to_wandb(wandb, bench, scores, figures)
             except (Interrupted, UserError):
                 raise
             except Exception as error:  # one benchmark's own bug, or a network that it cannot bear
@@ -319,75 +288,3 @@ def _measure(
     finally:
         if own_wandb:
             own_wandb.experiment.finish()
-
-
-def _to_wandb(logger: Any, bench: Benchmark, scores: Sequence[Score], figures: Sequence[Any]) -> None:
-    import wandb
-
-    run = logger.experiment
-    summary = {}
-    for s in scores:
-        name = "/".join(part for part in ("score", bench.name, s.metric, s.stage, s.target) if part)
-        summary[name] = s.value if s.gate == "pass" else f"n/a ({s.reason})"
-    run.summary.update(summary)
-    if figures:
-        run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures})
-
-
-def record(
-    config: RunConfig, bench: Benchmark, score: Score, seconds: float, study: str, rule_version: int
-) -> dict[str, Any]:
-    """Return one line of ``scores.jsonl``."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_key": config.key,
-        "study": study,
-        "rule": config.rule_name,
-        "rule_version": rule_version,
-        "model": config.model,
-        "task": config.task,
-        "seed": config.seed,
-        "benchmark": bench.name,
-        "benchmark_version": bench.version,
-        "stage": score.stage,
-        "target": score.target,
-        "metric": score.metric,
-        "higher_is_better": score.higher_is_better,
-        "raw": score.raw,
-        "ceiling_low": score.ceiling_low,
-        "ceiling_high": score.ceiling_high,
-        "value": score.value,
-        "ci_low": score.ci_low,
-        "ci_high": score.ci_high,
-        "n_stimuli": score.n_stimuli,
-        "gate": score.gate,
-        "reason": score.reason,
-        "seconds": round(seconds, 3),
-        "git_sha": git_sha(),
-        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-    }
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Return the versions of what computes the numbers."""
-    names = ("plasticbench", "torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn", "himalaya")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
-
-
-@functools.cache
-def git_sha() -> str:
-    """Return the commit of the code, with ``+`` where it was changed since; empty outside a git checkout."""
-    try:
-        ask = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
-        sha = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return sha + ("+" if ask(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
