@@ -83,10 +83,13 @@ class Population:
         self.waited: Tensor | None = None  # step of the spike, where inhibition makes it another
         self.spiked: Tensor | None = None
         self.ranks: Tensor | None = None  # who is first, once time is over
-        if self.neuron == "lif":
+        if self.neuron == "lif" and not self.compete:
             self.cell = snntorch.Leaky(
                 beta=self.decay, threshold=1.0, reset_mechanism="subtract", spike_grad=self.surrogate
             )
+            # snnTorch keeps every neuron ever made, with its potential and the graph behind that: memory would grow
+            # with every batch.
+            snntorch.SpikingNeuron.instances.remove(self.cell)
 
     def step(self, current: Tensor) -> Tensor:
         """Advance by one step under an input current ``(B, ...)`` and return the signal."""

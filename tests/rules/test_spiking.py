@@ -1,5 +1,6 @@
 """Spiking inference: neurons against snnTorch and closed forms, encodings, determinism, one image alone and in a batch."""
 
+import gc
 import math
 
 import pytest
@@ -338,3 +339,17 @@ def test_simulation_leaves_no_hooks_behind_even_when_it_fails():
         simulate(net, torch.zeros(2, 1, 1, 8, 8), broken)
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules())
     assert hooks == 0 and math.isfinite(net(torch.zeros(1, 1, 8, 8)).sum().item())
+
+
+@pytest.mark.parametrize("make", [*RULES, lambda: SurrogateGradient(neuron="lif")])
+def test_nothing_of_a_batch_outlives_it(make):
+    """No neuron, potential or graph is kept: training would run out of memory."""
+    net, rule = mlp.build((1, 8, 8), (10,), width=6), make()
+    rule.attach(net)
+    x, target = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+    alive = []
+    for _ in range(3):
+        rule.learn(net, x, target, CE)
+        gc.collect()
+        alive.append(sum(issubclass(type(o), torch.Tensor | torch.nn.Module) for o in gc.get_objects()))
+    assert alive[1] == alive[2]
