@@ -1,23 +1,16 @@
-"""Every spiking rule's card against its equations written as loops, from input spikes to −Δw; and who hears of labels."""
-
-import math
+"""Winner-take-all STDP's cards against their equations as loops, from input spikes to −Δw; and who hears of labels."""
 
 import pytest
 import torch
 from torch import nn
 
-from models import cnn, mlp
+from models import cnn, mlp, resnet
 from rules._encoding import encode
 from rules._spiking import Layer
-from rules.base import OBJECTIVES
 from rules.reward_stdp import RewardSTDP
 from rules.stdp import STDP
-from rules.surrogate_gradient import SurrogateGradient
 from rules.trace_stdp import TraceSTDP
-from tests.rules.test_stdp import attached, batch, population, step
-
-CE = OBJECTIVES["cross_entropy"]
-UNIT = 1e-3  # the learning rate at which amplitudes are what they say
+from tests.rules.spiking import CE, UNIT, arrived, attached, batch, learn, population, step
 
 
 @pytest.fixture(autouse=True)
@@ -26,122 +19,7 @@ def _float64():
     torch.manual_seed(0)
 
 
-def learn(rule, net, x, target):
-    """Return what a rule learns, and the seed of the spikes that it learned from."""
-    torch.manual_seed(5)
-    learned = rule.learn(net, x, target, CE)
-    torch.manual_seed(5)
-    return learned, int(torch.randint(2**31, ()))
-
-
-# --- trace STDP -------------------------------------------------------------------------------------------------
-
-
-def online_trace(p, pre, post, there, rule, signed):
-    """Return Δp of one image, spike by spike in time; a synapse without a presynaptic cell never changes.
-
-    Args:
-        p: ``(F, I)``.
-        pre: ``(T, I)``.
-        post: ``(T, F)``.
-        there: Whether a synapse has a presynaptic cell, ``(I,)``.
-        rule: Its options.
-        signed: Whether a weight is an ON synapse of p next to an OFF synapse of 1 − p.
-    """
-    up, down = math.exp(-1 / rule.tau_plus), math.exp(-1 / rule.tau_minus)
-    total = torch.zeros_like(p)
-    for sign in (1, -1) if signed else (1,):
-        efficacy = p if sign == 1 else 1 - p
-        x, y = torch.zeros(pre.shape[1]), torch.zeros(post.shape[1])
-        for before, after in zip((sign * pre).clamp(min=0), post, strict=True):
-            x, y = x * up, y * down
-            gain = rule.potentiation * ((1 - efficacy) ** rule.mu * x - rule.trace_target * efficacy**rule.mu)
-            total += sign * after[:, None] * gain * there
-            total -= sign * rule.depression * efficacy**rule.mu * y[:, None] * before
-            x, y = x + before, y + after
-    return total
-
-
-@pytest.mark.parametrize("mu", [0.0, 0.5, 1.0])
-def test_trace_stdp_is_its_card_spike_by_spike(mu):
-    """Both hidden stages of a network, from spikes to −Δw; x_tar, push–pull and the sign included."""
-    net = mlp.build((1, 8, 8), (10,), width=6)
-    options = {"depression": 0.004, "tau_plus": 5.0, "tau_minus": 9.0, "trace_target": 0.7}
-    rule = attached(TraceSTDP(potentiation=0.01, mu=mu, steps=12, **options), net)
-    x, target = batch(4)
-    learned, seed = learn(rule, net, x, target)
-    layers, _ = rule.run(net, x, seed=seed, remember=True)
-    inputs = {"hidden1": encode(x, "poisson", 12, 0.5, seed, latched=False).flatten(2)}
-    inputs["hidden2"] = torch.stack(layers["hidden1"].populations[0].signals)
-    for stage in net.hidden:
-        weight = net.stages[stage].synapse.weight.detach()
-        bound = weight.abs().max()
-        post = torch.stack(layers[stage].populations[0].signals)
-        assert post.sum() > 10
-        fair = 6 / (0.9 * 12)  # one over the spikes of a neuron that fires its share
-        expected = torch.stack(
-            [
-                2 * bound * fair * online_trace(
-                    (weight / bound + 1) / 2, inputs[stage][:, b], post[:, b], torch.ones(weight.shape[1]), rule,
-                    stage == "hidden1",
-                )
-                for b in range(4)
-            ]
-        )  # fmt: skip
-        assert torch.allclose(-UNIT * learned.grads[f"stages.{stage}.synapse.weight"], expected.mean(0), atol=1e-12)
-        assert torch.allclose(learned.signals[stage], expected.sum(2), atol=1e-12)
-
-
-def test_convolutional_trace_stdp_is_its_card_at_every_position():
-    net = cnn.build((1, 8, 8), (10,), width=3, hidden=12)
-    rule = attached(TraceSTDP(potentiation=0.01, depression=0.004, trace_target=0.7, steps=8), net)
-    x, target = batch(2)
-    learned, seed = learn(rule, net, x, target)
-    layers, _ = rule.run(net, x, seed=seed, remember=True)
-    conv = net.stages["conv1"].synapse
-    weight, bound = conv.weight.detach().flatten(1), conv.weight.abs().max().detach()
-    post = torch.stack(layers["conv1"].populations[0].signals).flatten(3)
-    unfold = lambda frames: nn.functional.unfold(frames, 3, padding=1)  # (·, I, positions)
-    pre = torch.stack([unfold(frame) for frame in encode(x, "poisson", 8, 0.5, seed, latched=False)])
-    there = unfold(torch.ones(1, 1, 8, 8))[0]
-    expected, drive = torch.zeros_like(weight), torch.zeros(2, 3, 64)
-    for b in range(2):
-        for place in range(64):
-            p, own = (weight / bound + 1) / 2, (pre[:, b, :, place], post[:, b, :, place])
-            delta = 2 * bound * 3 / (0.9 * 8 * 64) * online_trace(p, *own, there[:, place], rule, True)
-            expected += delta / 2
-            drive[b, :, place] = delta.sum(1)
-    found = -UNIT * learned.grads["stages.conv1.synapse.weight"].flatten(1)
-    assert torch.allclose(found, expected, atol=1e-12) and found.abs().max() > 1e-5
-    pooled = drive.view(2, 3, 4, 2, 4, 2).sum((3, 5))  # a unit behind the pooling stands for four neurons
-    assert torch.allclose(learned.signals["conv1"], pooled, atol=1e-12)
-
-
-def test_thresholds_of_trace_stdp_share_the_spikes_out_and_reach_the_target():
-    net = mlp.build((1, 8, 8), (10,), width=10, depth=1)
-    rule = attached(TraceSTDP(potentiation=0.0, target=0.6), net)
-    rule.log_threshold_hidden1.data += torch.randn(10)
-    images = torch.randn(128, 1, 8, 8)
-
-    def census():
-        layers, _ = rule.run(net, images, seed=0, remember=True)
-        rate = torch.stack(layers["hidden1"].populations[0].signals).mean((0, 1))
-        return rate.std() / rate.mean(), rate.sum()
-
-    uneven, _ = census()
-    for i in range(300):
-        step(rule, net, images[(i % 4) * 32 :][:32], torch.zeros(32).long())
-    after, fired = census()
-    assert after < 0.5 * uneven and float(fired) == pytest.approx(0.6, abs=0.05)
-
-
-# --- winner-take-all STDP ---------------------------------------------------------------------------------------
-
-
-def arrived(current, threshold):
-    """Return the step at which integrators V(t) = Σ I / T first exceed their thresholds, T if never, ``(B, F)``."""
-    above = current.cumsum(0) / len(current) > threshold
-    return torch.where(above.any(0), above.double().argmax(0), len(current))
+# --- winner-take-all STDP ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ["latency", "poisson"])
@@ -199,6 +77,21 @@ def test_synaptic_scaling_is_its_line_of_the_card_and_starts_at_the_second_stage
         assert expected.abs().max() > 1e-6
 
 
+def test_the_signal_counts_every_synapse_that_drives_a_neuron():
+    """One image, in which a map wins once: Σ |Δw| over both the second convolution of a block and its shortcut."""
+    net = resnet.build((1, 8, 8), (10,), width=4)
+    rule = attached(STDP(scaling=0.0, coactive=0.5), net)
+    learned = rule.learn(net, torch.randn(1, 1, 8, 8), torch.zeros(1).long(), CE)
+    layers, _ = rule.run(net, torch.zeros(1, 1, 8, 8), seed=0)
+    several = 0
+    for stage in net.hidden:
+        synapses = layers[stage].populations[-1].synapses
+        changes = [(UNIT * learned.grads[f"{s}.weight"]).abs().flatten(1).sum(1) for s in synapses]
+        assert torch.allclose(learned.signals[stage][0].flatten(1).sum(1), torch.stack(changes).sum(0)), stage
+        several += len(synapses) > 1 and min(float(c.sum()) for c in changes) > 0
+    assert several
+
+
 @pytest.mark.parametrize("make", [STDP, TraceSTDP])
 @pytest.mark.parametrize("build", [cnn, mlp])
 def test_no_label_reaches_a_hidden_stage_of_an_unsupervised_rule(make, build):
@@ -242,7 +135,7 @@ def test_a_batched_step_is_to_first_order_as_many_sequential_steps_at_a_share_of
         assert (together[stage] - in_sequence[stage]).norm() < 0.05 * together[stage].norm(), stage
 
 
-# --- reward -----------------------------------------------------------------------------------------------------
+# --- reward ------------------------------------------------------------------------------------------------------
 
 
 def test_the_reward_is_whether_the_class_that_fired_most_and_earliest_is_right():
@@ -291,58 +184,3 @@ def test_below_the_last_stage_labels_are_heard_only_if_asked():
         same = torch.equal(right["stages.hidden1.synapse.weight"], wrong["stages.hidden1.synapse.weight"])
         assert same != heard
         assert not torch.equal(right["stages.hidden2.synapse.weight"], wrong["stages.hidden2.synapse.weight"])
-
-
-# --- surrogate gradient -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("encoding", ["latency", "constant"])
-@pytest.mark.parametrize("neuron", ["first_spike", "lif"])
-def test_the_surrogate_gradient_is_backpropagation_through_time_by_hand(neuron, encoding):
-    """Forward and backward recursions over time as loops; a reset passes no derivative (snnTorch)."""
-    slope, steps, decay = 6.0, 9, 0.8
-    net = mlp.build((1, 8, 8), (10,), width=11, depth=1)
-    options = {"steps": steps, "decay": decay, "slope": slope}
-    rule = attached(SurrogateGradient(encoding=encoding, neuron=neuron, **options), net)
-    x, target = batch(5)
-    learned = rule.learn(net, x, target, CE)
-    hidden, readout = (net.stages[s].synapse for s in ("hidden1", "readout"))
-    theta = rule.threshold("hidden1").detach()
-    c = encode(x, encoding, steps, 0.5, 0, latched=neuron == "first_spike").flatten(2)
-    with torch.no_grad():
-        current = c @ hidden.weight.T + hidden.bias
-        v, signal, above, before = torch.zeros(5, 11), [], [], []
-        last = torch.zeros(5, 11)
-        for now in current:
-            before.append(last)
-            if neuron == "first_spike":
-                v = v + now / steps
-                above.append(v - theta)
-                last = last + (1 - last) * (above[-1] > 0)
-            else:
-                v = decay * v + now / theta - last
-                above.append(v - 1)
-                last = (above[-1] > 0).double()
-            signal.append(last)
-        code = torch.stack(signal).mean(0)
-        assert 0.05 < code.mean() < 0.95
-        output = code @ readout.weight.T + readout.bias
-        error = output.softmax(1) - nn.functional.one_hot(target, 10)
-        direct = error @ readout.weight / steps  # ∂loss/∂signal(t) of each image, without what comes after t
-        weight = torch.zeros_like(hidden.weight)
-        to_signal, to_potential = torch.zeros(5, 11), torch.zeros(5, 11)
-        for t in reversed(range(steps)):
-            to_signal = direct + to_signal
-            spike = 1 / (1 + slope * above[t].abs()) ** 2
-            if neuron == "first_spike":
-                to_potential = to_potential + to_signal * (1 - before[t]) * spike
-                weight += (to_potential / steps).T @ c[t] / 5
-                to_signal = to_signal * (1 - (above[t] > 0).double())  # through the latch, to the step before
-            else:
-                to_potential = decay * to_potential + to_signal * spike
-                weight += (to_potential / theta).T @ c[t] / 5
-                to_signal = torch.zeros(5, 11)
-    assert torch.allclose(learned.output, output)
-    assert torch.allclose(learned.grads["stages.hidden1.synapse.weight"], weight, atol=1e-7)  # snnTorch: float32
-    assert weight.norm() > 1e-4
-    assert torch.allclose(learned.signals["hidden1"], error @ readout.weight)

@@ -7,16 +7,14 @@ import torch
 from torch import nn
 
 from models import cnn, mlp, resnet
-from rules._spiking import Population
 from rules._stdp import Winners, afferents, change, find_winners, onto_stage, under
 from rules._trace import correlate, earlier_trace
-from rules.base import OBJECTIVES
 from rules.reward_stdp import RewardSTDP
 from rules.spiking_readout_only import SpikingReadoutOnly
 from rules.stdp import STDP
 from rules.trace_stdp import TraceSTDP
+from tests.rules.spiking import CE, attached, batch, population, step
 
-CE = OBJECTIVES["cross_entropy"]
 A = 0.01
 
 
@@ -24,25 +22,6 @@ A = 0.01
 def _float64():
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-
-
-def batch(num=8):
-    return torch.randn(num, 1, 8, 8), torch.randint(0, 10, (num,))
-
-
-def attached(rule, net):
-    rule.attach(net.eval())
-    return rule
-
-
-def step(rule, net, x, target, lr=1e-3):
-    learned = rule.learn(net, x, target, CE)
-    with torch.no_grad():
-        for name, parameter in (dict(rule.named_parameters()) | dict(net.named_parameters())).items():
-            if name in learned.grads:
-                parameter -= lr * learned.grads[name]
-    rule.after_step(net)
-    return learned
 
 
 # --- trace STDP -------------------------------------------------------------------------------------------------
@@ -249,12 +228,6 @@ def test_an_off_cell_is_an_on_cell_with_the_opposite_weight():
 
 
 # --- winner-take-all STDP ---------------------------------------------------------------------------------------
-
-
-def population(latency, overshoot, steps=10):
-    p = Population("n", torch.ones(latency.shape[1]), steps, "first_spike", 1.0)
-    p.waited, p.overshoot = latency, overshoot
-    return p
 
 
 def test_winners_are_the_earliest_then_the_highest_of_distinct_maps_and_apart():
