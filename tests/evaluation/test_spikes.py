@@ -3,9 +3,12 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
+from evaluation import spikes
 from evaluation.base import TrainedObserver
 from evaluation.observers._linear import LinearReadout
 from evaluation.observers.pixels import features
@@ -75,6 +78,39 @@ def test_rules_that_do_not_spike_have_selectivity_and_nothing_else():
     assert initial == final > 0
     null = LinearReadout("pixels", features, None, ("a", "b"), (1, 8, 8), None)
     assert Spikes().measure(null)[0].gate == "n/a"
+
+
+def trained_from_round_to_oriented(rule):
+    """Return an observer whose filters are spots before training, and Gabors of several orientations after it."""
+    seen = observer(rule, mlp.build((1, 8, 8), (10,), width=5))
+    square = (torch.arange(8) - 3.5).square()
+    spot = torch.exp(-(square[:, None] + square[None]) / 4)[None]
+    for net, filters in ((seen.initial, [spot] * 5), (seen.net, [gabor(0.6 * k, 8) for k in range(5)])):
+        net.stages["hidden1"].synapse.weight.data = torch.stack(filters).flatten(1)
+    return seen
+
+
+@pytest.mark.parametrize("make", [Backprop, STDP])
+def test_filters_that_become_oriented_are_selective_at_the_end_and_not_at_the_start(make):
+    scores = Spikes().measure(trained_from_round_to_oriented(make()))
+    assert pick(scores, "orientation_selectivity", target="initial").raw < 0.1
+    assert pick(scores, "orientation_selectivity", target="final").raw > 0.5
+
+
+def test_figures_call_the_initial_weights_before_and_the_final_ones_after(tmp_path, monkeypatch):
+    seen = trained_from_round_to_oriented(STDP())
+    weights = {"before": seen.initial, "after": seen.net}
+    rows, bars = {}, {}
+    monkeypatch.setattr(spikes, "receptive_fields", lambda path, title, moments: rows.update(moments))
+    hist = Axes.hist
+    monkeypatch.setattr(
+        Axes, "hist", lambda self, x, **k: bars.setdefault(k["label"], []).append(x) or hist(self, x, **k)
+    )
+    Spikes().draw(tmp_path, {"stdp": seen})
+    assert rows.keys() == bars.keys() == weights.keys()
+    for moment, net in weights.items():
+        assert torch.equal(rows[moment], first_filters(net))
+        assert np.array_equal(bars[moment][0], net.stages["hidden1"].synapse.weight.detach().flatten().numpy())
 
 
 def test_dense_first_stages_have_filters_as_large_as_the_image():

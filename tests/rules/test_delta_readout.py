@@ -50,6 +50,17 @@ def test_it_is_its_equation():
     assert torch.allclose(grads[MEAN] / 0.02, mean - v.mean(0))
 
 
+def test_under_an_unbounded_loss_the_error_is_that_of_an_energy_and_its_rate_one_at_most():
+    """e = output − target, whatever the number of outputs over which the loss is a mean; ε = 0 shows −η e u / |u|²."""
+    net = dense()
+    v, mean, output, target = torch.rand(5, 7), torch.rand(7), torch.randn(5, 4), torch.randn(5, 4)
+    u, error = v - mean, MSE.error(output, target)
+    expected = ((output - target) / u.square().sum(1, keepdim=True)).T @ u / 5
+    for rate, counts in ((0.3, 0.3), (1.0, 1.0), (7.0, 1.0)):
+        grads = delta_rule(net, v, mean, error, MSE, rate, 0.0, 1.0)
+        assert torch.allclose(grads[WEIGHT], counts * expected), rate
+
+
 def test_a_unit_that_is_always_equally_on_teaches_nothing():
     """Once the mean is known, adding a constant to every input changes neither Δw nor what the outputs become."""
     net = dense()
