@@ -149,6 +149,16 @@ def test_the_reward_is_whether_the_class_that_fired_most_and_earliest_is_right()
         assert rule.reward(net, layers, torch.tensor(target)).tolist() == expected
 
 
+def test_a_class_decides_by_the_mean_of_its_neurons_however_many_they_are():
+    """Codes .5 and .5 of class 0, .6 of class 1: two neurons do not outvote a better one."""
+    net = mlp.build((1, 8, 8), (3,), width=4, depth=1)
+    rule = attached(RewardSTDP(), net)
+    latency = torch.tensor([[5, 4, 10, 5]])
+    layers = {"hidden1": Layer([population(latency, torch.zeros(1, 4))], latency[None], nn.Identity())}
+    decision, fired = rule.decide(net, layers)
+    assert decision.tolist() == [1] and fired.all()
+
+
 @pytest.mark.parametrize("rewarded", [True, False])
 def test_the_decided_classs_first_neuron_learns_and_reward_says_in_which_direction(rewarded):
     net = mlp.build((1, 8, 8), (3,), width=12, depth=1)
