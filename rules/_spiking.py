@@ -206,6 +206,35 @@ class Population:
             spikes = spikes.to(current.dtype)  # snnTorch's are float32
         return spikes
 
+    @torch.no_grad()
+    def compete_throughout(self, currents: Tensor) -> Tensor:
+        """Do at once what ``step`` does at T steps, for competing neurons at rest (no surrogate); return the signals.
+
+        Where few neurons are simulated, calls take most of the time: this makes four a step, in place, and writes
+        spikes when all winners are known.
+
+        Args:
+            currents: ``(T, B, ...)``.
+        """
+        theta = self._theta(currents[0])
+        charges = currents / theta  # becomes, step by step, the potentials after the spikes
+        best = torch.empty_like(charges[:, :, :1])
+        winner = torch.empty_like(best, dtype=torch.long)
+        rests = torch.empty_like(best[0])
+        one = best.new_ones(())  # a Python number would be made a tensor at every step
+        before = torch.zeros_like(charges[0])
+        for now, top, first in zip(charges, best, winner, strict=True):
+            now.add_(before, alpha=self.decay)
+            torch.max(now, 1, keepdim=True, out=(top, first))
+            before = now.mul_(torch.le(top, one, out=rests))
+        self.charge = before.clone()
+        spikes = torch.zeros_like(charges).scatter_(2, winner, (best > 1).to(charges.dtype))
+        if self.remember:
+            self.signals.extend(spikes)
+        if self.keep:
+            self.potentials.extend(charges * theta)
+        return spikes
+
     def _compete(self, current: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         potential = torch.add(current, rest, alpha=self.decay)
         best, winner = potential.max(1, keepdim=True)
@@ -272,7 +301,10 @@ def advance(name: str, stage: Stage, signal: Tensor, populate: Callable[[str], P
         if constant:
             currents = itertools.repeat(stage.synapse(frames[0]), len(frames))
         elif isinstance(stage.synapse, nn.Linear):  # one product for all steps: the weights are read once
-            currents = stage.synapse(signal.flatten(0, 1)).unflatten(0, signal.shape[:2])
+            currents = together = stage.synapse(signal.flatten(0, 1)).unflatten(0, signal.shape[:2])
+            if own.compete and own.surrogate is None:
+                spikes = own.compete_throughout(together)
+                return Layer([own], stage.pool(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2]), stage.pool)
         else:
             currents = map(stage.synapse, frames)
         for current in currents:

@@ -1,5 +1,6 @@
 """Trace STDP among competing leaky neurons: what `trace_stdp` and its frozen control share."""
 
+import itertools
 import math
 from typing import ClassVar
 
@@ -142,7 +143,7 @@ class Trace(SpikingRule):
                 terms.append((-self.depression * ltd, later_trace(spikes, self.tau_minus)))
             for weight, trace in terms:
                 seen = trace[step, image]
-                delta += weight * torch.zeros_like(weight).index_add_(0, neuron, seen)
+                delta += torch.zeros_like(weight).index_add_(0, neuron, seen).mul_(weight)
                 change = torch.linalg.vecdot(weight[neuron], seen)
                 drive.index_put_((image, neuron), change, accumulate=True)
         return delta, drive
@@ -183,11 +184,11 @@ def later_trace(spikes: Tensor, tau: float) -> Tensor:
 
 
 def _trace(spikes: Tensor, order: range, decay: float) -> Tensor:
-    trace, seen = torch.empty_like(spikes), spikes.unbind(0)
-    now = torch.zeros_like(spikes[0])
-    for t in order:
-        trace[t] = now
-        now = now.add_(seen[t]).mul_(decay)
+    trace = torch.zeros_like(spikes)
+    now, seen = trace.unbind(0), spikes.unbind(0)
+    factor = spikes.new_tensor(decay)  # a Python number would be made a tensor at every step
+    for before, t in itertools.pairwise(order):
+        torch.add(now[before], seen[before], out=now[t]).mul_(factor)
     return trace
 
 

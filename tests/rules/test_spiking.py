@@ -125,6 +125,30 @@ def test_competing_neurons_fire_one_at_a_time_and_reset_the_others():
     assert torch.stack(ours.signals).sum() > 20
 
 
+@pytest.mark.parametrize("shape", [(5, 8), (3, 4, 2, 3)])
+def test_competing_neurons_follow_their_difference_equation_step_by_step_and_at_all_steps_at_once(shape):
+    currents, theta = torch.rand(30, *shape), 0.5 + torch.rand(shape[1])
+    make = lambda: Population("n", theta, 30, "lif", 0.9, compete=True, keep=True, remember=True)
+    stepwise, throughout = make(), make()
+    for current in currents:
+        stepwise.step(current)
+    spikes = throughout.compete_throughout(currents)
+    v, scale = torch.zeros(shape), theta.view(-1, *(1,) * (len(shape) - 2))
+    for t, current in enumerate(currents):
+        v = 0.9 * v + current
+        margin = v / scale
+        first = margin == margin.amax(1, keepdim=True)
+        expected = first & (margin > 1)
+        v = v * ~expected.any(1, keepdim=True)
+        for signal in (spikes[t], throughout.signals[t], stepwise.signals[t]):
+            assert torch.equal(signal, expected.double())
+        for potential in (throughout.potentials[t], stepwise.potentials[t]):
+            assert torch.allclose(potential, v, atol=1e-12)
+    assert torch.equal(throughout.potential, throughout.potentials[-1])
+    fired = spikes.sum(2)
+    assert 0 < fired.mean() < 1 and fired.max() == 1
+
+
 @pytest.mark.parametrize("name", list(nets()))
 def test_at_most_one_spike_per_neuron_in_latency_mode(name):
     net = nets()[name]()
