@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from models.base import StagedNet
-from rules._spiking import Synapse
+from rules._neurons import Synapse
 from rules.base import Objective
 
 MEAN = "readout_mean"  # the name of m among a rule's parameters: like thresholds, the optimiser steps it

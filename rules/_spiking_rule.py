@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from models.base import StagedNet
 from rules._delta_readout import MEAN, delta_rule, readout_synapse, running_mean
 from rules._encoding import Encoding, contrast, encode
-from rules._spiking import Layer, Neuron, Population, Surrogate, Synapse, simulate
+from rules._neurons import Neuron, Population, Surrogate, Synapse
+from rules._spiking import Layer, simulate
 from rules.base import Objective, Rule, SpikeRecord, loguniform
 
 # At this learning rate the amplitudes of the plastic rules are what they say: a study's rate and schedule scale them.

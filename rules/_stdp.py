@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import StagedNet
-from rules._spiking import Population, Synapse
+from rules._neurons import Population, Synapse
 
 POOLS = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # poolings whose neurons ``under`` finds
 

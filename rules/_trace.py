@@ -11,7 +11,7 @@ from torch.nn.grad import conv2d_weight
 
 from models.base import StagedNet
 from rules._encoding import Encoding
-from rules._spiking import Synapse
+from rules._neurons import Synapse
 from rules._spiking_rule import UNIT_RATE, SpikingRule, hidden_synapses, threshold_name
 from rules._stdp import bound_name, under, unpoolable
 from rules.base import Learned, Objective

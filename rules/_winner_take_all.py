@@ -5,7 +5,8 @@ from torch import Tensor
 
 from models.base import Stage, StagedNet
 from rules._encoding import Encoding
-from rules._spiking import Layer, Population, advance
+from rules._neurons import Population
+from rules._spiking import Layer, advance
 from rules._spiking_rule import UNIT_RATE, SpikingRule, hidden_synapses, threshold_name
 from rules._stdp import Winners, afferents, bound_name, change, find_winners, latched, onto_stage, unpoolable
 from rules.base import Learned, Objective

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.base import StagedNet
 from rules._encoding import Encoding
-from rules._spiking import Neuron
+from rules._neurons import Neuron
 from rules._spiking_rule import SpikingRule
 from rules.base import Learned, Objective, Tags, loguniform
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from rules._spiking import Population
+from rules._neurons import Population
 from rules.base import OBJECTIVES
 
 CE = OBJECTIVES["cross_entropy"]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from models import cnn, mlp, resnet, vgg
 from rules._encoding import contrast, difference_of_gaussians, encode, rank_latency
-from rules._spiking import Population, _earliest, kth_largest, simulate
+from rules._neurons import Population, kth_largest
+from rules._spiking import _earliest, simulate
 from rules.base import OBJECTIVES
 from rules.reward_stdp import RewardSTDP
 from rules.spiking_readout_only import SpikingReadoutOnly
