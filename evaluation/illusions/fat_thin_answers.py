@@ -43,7 +43,7 @@ class Answers:
     def resampled(self, condition: str, ratio: float = RATIO) -> Array:
         """Return thresholds: the estimate, then those of resampled images, ``(1 + RESAMPLES,)``."""
         counts, asked = self.counts(condition, ratio), np.full(len(DEGREES), self.fat[condition, ratio].shape[1])
-        drawn = psychometric.resampled(counts, asked, RESAMPLES, seed=0)
+        drawn = psychometric.resampled(self.fat[condition, ratio], RESAMPLES, seed=0)
         return psychometric.fit(DEGREES, np.concatenate([counts[None], drawn]), asked)[0]
 
     def gate(self) -> str | None:

@@ -19,6 +19,7 @@ STYLE = {
     "REAL": ("k", 2.2), "IN": ("C3", 2.2), "OUT": ("C0", 1.4), "DOWN": ("C9", 1.4), "OUTL": ("C2", 1.4),
     "CLOSED": ("C4", 1.4), "FRAG": ("C1", 1.0),
 }  # fmt: skip
+SWAYED = "people: noise at the illusory edges sways them\n(Gold et al. 2000; Keane et al. 2013; high certainty)"
 
 
 def plot(
@@ -91,7 +92,7 @@ def _map(axes: Any, stage: str, image: Image | None, scores: list[Score]) -> Non
             axes.contour(strip, [0.5], colors=colour, linewidths=0.8, linestyles=line)
     axes.set(xticks=[], yticks=[])
     none = "" if strips.any() else "\nno piece of it is seen without an inducer"
-    axes.set_xlabel(f"solid: gap that counts, dotted: its mirror image beyond the disc{none}", fontsize=7)
+    axes.set_xlabel(f"solid: gap that counts, dotted: its mirror image beyond the disc{none}\n{SWAYED}", fontsize=7)
     told = "not measured" if score is None else score.reason
     if score and score.raw is not None:
         told = f"z {score.raw:+.1f} ({score.target}), {told}"

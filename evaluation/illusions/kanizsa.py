@@ -29,12 +29,12 @@ from evaluation.illusions.kanizsa_index import (
     signature_scores,
     stimuli,
 )
-from evaluation.illusions.kanizsa_stimuli import CONDITIONS, CONTROLS, CORNERS, SUPPORT_RATIOS, layouts, render
+from evaluation.illusions.kanizsa_stimuli import CONDITIONS, CONTROLS, CORNERS, SETS, SUPPORT_RATIOS, layouts, render
 
 JUDGED = (
     "index", "index_normalised", "index_log_odds", "index_hard", "dose_response", "dose_response_partial", "signatures",
 )  # fmt: skip
-HUMAN = "people: clarity rises with the ratio\n(Shipley & Kellman 1992; order only)"
+HUMAN = "people: clearer with every step of the ratio\n(Shipley & Kellman 1992; rank reference only)"
 STYLE = {
     "REAL": ("k", "-", 2.2), "IN": ("C3", "-", 2.2), "FRAG": ("C0", "-", 1.4), "MIX": ("C1", "-", 1.4),
     "OCCL": ("C4", "-", 1.4), "ROT": ("0.45", "-", 0.9), "OUT": ("0.45", "--", 0.9), "DISC": ("0.45", ":", 1.2),
@@ -51,7 +51,7 @@ class Kanizsa(Benchmark):
     """
 
     name = "kanizsa"
-    version = 5  # the normalised index is n/a where real polygons are hardly more probable than a control
+    version = 6  # outlines of small discs are thinner, and no longer filled pacmen
     pillar = "illusion"
     headline = "index"
     reference = "Kanizsa 1955; Ringach & Shapley 1996, Vision Res. 36:3037"
@@ -103,8 +103,10 @@ class Kanizsa(Benchmark):
 def _index_panel(axes: Any, found: Answers, reason: str | None) -> None:
     contrast = found.contrasts()
     dose = np.array([index_of(contrast[found.where(r)]) for r in SUPPORT_RATIOS])
-    top = max(0.1, float(dose.max()) * 1.1)
-    axes.plot(SUPPORT_RATIOS, np.linspace(0, top, len(SUPPORT_RATIOS)), ":", color="0.5", label=HUMAN)
+    axes.plot([], [], ":", color="0.5", label=HUMAN)
+    ranks = axes.twinx()  # an axis of their own: people's order is known, and no size that the index could be held to
+    ranks.plot(SUPPORT_RATIOS, np.arange(1, len(SUPPORT_RATIOS) + 1), ":", color="0.5")
+    ranks.set_ylabel("human rank of clarity", color="0.5")
     axes.plot(SUPPORT_RATIOS, dose, "-o", color="C3", ms=4, label="index: IN − strongest control at that ratio")
     axes.axhline(0, color="0.85", lw=0.8)
     strongest = CONTROLS[int(contrast.mean(0).argmin())]
@@ -142,9 +144,12 @@ def gate(found: Answers, classes: Sequence[str]) -> str | None:
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
-    """Return one image per condition (rows) and polygon (columns) at support ratio 0.6, with labels."""
+    """Return every polygon (columns) in every condition at support ratio 0.6, then IN in both sets at every ratio."""
     shared = layouts(size, 1, seed=2)
-    index = ((shared.support_ratio - 0.6).abs() < 1e-3) & (shared.matching == 0)
-    chosen = shared.select(index.nonzero()[:, 0])
-    images = torch.stack([render(chosen, condition, size) for condition in CONDITIONS])
-    return images, list(CONDITIONS), list(CORNERS.values())
+    cells = [(c, 0, 0.6) for c in CONDITIONS] + [("IN", m, r) for m in range(len(SETS)) for r in SUPPORT_RATIOS]
+    rows = []
+    for condition, matching, ratio in cells:
+        index = ((shared.support_ratio - ratio).abs() < 1e-3) & (shared.matching == matching)
+        rows.append(render(shared.select(index.nonzero()[:, 0]), condition, size))
+    labels = [f"{c} {r}, {SETS[m]}" for c, m, r in cells[len(CONDITIONS) :]]
+    return torch.stack(rows), [*CONDITIONS, *labels], list(CORNERS.values())

@@ -4,7 +4,8 @@ In every stage a linear probe learns whether one side of an outlined square is w
 otherwise equal images. It is then shown figures whose side has nothing there: AUC of IN against each control, 0.5 = no
 difference; the smallest over controls counts. Places are fixed, so that the probe needs no invariance; the figure
 is darker than its background, as a linear probe cannot read a contour of either sign.
-A stage in which the probe does not know real contours (held-out AUC below ``COMPETENT``) cannot be asked.
+A stage in which the probe does not know real contours (held-out AUC below ``COMPETENT``) cannot be asked. Over the
+iterations of inference, or spike time, where the rule has them: each moment's probe is its own.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from training.data.drawing import Canvas, box, outline, polygon
 
 SHOWN = ("IN", *CONTROLS)
 COMPETENT = 0.9
+MOMENTS = 6  # of inference at which the probe is asked, the first and the last among them
 RATIOS = (0.4, 0.5, 0.6)  # support ratios at which a gap is neither tiny nor most of the side
 
 
@@ -40,6 +42,7 @@ class KanizsaContourProbe(DrawnFromScores):
     """
 
     name = "kanizsa_contour_probe"
+    version = 2  # over inference
     pillar = "illusion"
     headline = "auc"
     reference = "Kanizsa 1955; linear probe of real contours"
@@ -56,23 +59,27 @@ class KanizsaContourProbe(DrawnFromScores):
         """Return the AUC by stage and control, that on real contours, and the best stage's smallest."""
         size = observer.in_shape[1]
         shown = placed(size, self.test, self.seed)
-        figures = {c: _stage_activity(observer, render(shown, c, size)) for c in SHOWN}
+        figures = {c: _moments(observer, render(shown, c, size)) for c in SHOWN}
         sets = [contours(placed(size, n, self.seed + k), size) for k, n in ((1, self.train), (2, self.test))]
-        activity = [(_stage_activity(observer, x), y.numpy()) for x, y in sets]
-        if not figures["IN"]:
+        (taught, y), (held_out, truth) = ((_moments(observer, x), whole.numpy()) for x, whole in sets)
+        stages = list(next(iter(taught.values())))
+        if not stages:
             return [not_available("auc", "it has no stages")]
         scores: list[Score] = []
         judged: list[Score] = []
         resampled: list[Array] = []
-        for stage in figures["IN"]:
-            taught, held_out = (a[stage] for a, _ in activity)
-            probe = linear_probe(taught, activity[0][1])
-            known = auc(*(probe(held_out[activity[1][1] == k]) for k in (1, 0)))
+        for stage in stages:
+            for moment in taught:
+                probe = linear_probe(taught[moment][stage], y)
+                known = auc(*(probe(held_out[moment][stage][truth == k]) for k in (1, 0)))
+                said = {c: probe(v[moment][stage]) for c, v in figures.items()}
+                if moment and known >= COMPETENT:
+                    least_now = min(auc(said["IN"], said[c]) for c in CONTROLS)
+                    scores.append(Score("auc_over_time", least_now, higher_is_better=None, stage=stage, target=moment))
             scores.append(Score("auc_real", known, higher_is_better=None, stage=stage, n_stimuli=self.test))
             if known < COMPETENT:
                 scores.append(not_available("auc_in", f"knows real contours by {known:.2f} only", stage=stage))
                 continue
-            said = {c: probe(v[stage]) for c, v in figures.items()}
             against = {c: auc(said["IN"], said[c]) for c in CONTROLS}
             scores += [
                 Score("auc_vs", a, higher_is_better=None, stage=stage, target=c, n_stimuli=2 * self.test)
@@ -181,21 +188,28 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
     """Return what the probe learns from, and what it is then shown."""
-    shared = placed(size, 4, 3)
+    shared = placed(size, 6, 3)
     learned, _ = contours(shared, size)
-    rows = ("IN", "OUT", "DISC")
-    return torch.stack([learned, *(render(shared, c, size) for c in rows)]), ["whole / open", *rows], [""] * 4
+    ratios = [f"ratio {r:.1f}" for r in shared.support_ratio.tolist()]
+    return torch.stack([learned, *(render(shared, c, size) for c in SHOWN)]), ["whole / open", *SHOWN], ratios
 
 
-def _stage_activity(observer: Observer, stimuli: Tensor) -> dict[str, Array]:
-    last = time_course(observer, stimuli).moments[-1]
-    return {name: np.asarray(a.double().numpy()) for name, a in last.items()}
+def _moments(observer: Observer, stimuli: Tensor) -> dict[str, dict[str, Array]]:
+    """Return, for up to ``MOMENTS`` moments by name, the activity of every stage; one moment has no name."""
+    course = time_course(observer, stimuli)
+    last = len(course.moments) - 1
+    at = dict.fromkeys(round(t) for t in np.linspace(0, last, min(MOMENTS, last + 1)))
+    return {
+        f"{course.unit}={t}" if course.unit else "": {n: np.asarray(a.numpy()) for n, a in course.moments[t].items()}
+        for t in at
+    }
 
 
 def linear_probe(taught: Array, labels: Array) -> Callable[[Array], Array]:
     """Return a read-out of activity ``(B, units)``: its value is above 0 where it says 1; as many 1 as 0 are taught."""
     from sklearn.linear_model import RidgeClassifier
 
+    taught = taught.astype(np.float64)
     mean, scale = taught.mean(0), taught.std(0)
     scale = np.where(scale > 1e-6 * max(float(scale.max()), 1e-12), scale, 1.0)
     weight = np.ravel(RidgeClassifier(alpha=10.0 * taught.shape[1] ** 0.5).fit((taught - mean) / scale, labels).coef_)

@@ -17,7 +17,7 @@ against a control, (E_IN − E_c) / (E_IN + E_c), smallest over controls (after 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from evaluation.base import Benchmark, Observer, Score, TrainedObserver, not_available
 from evaluation.figures import figure
-from evaluation.illusions.gates import collapse_gate, competence_gate, missing_class
+from evaluation.illusions.gates import collapse_gate, competence_gate, missing_class, stage_reasons
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, Layouts, layouts, render
 from evaluation.illusions.receptive_fields import global_modules, units_touching, units_within
 from evaluation.illusions.time_course import TimeCourse, iterates, time_course
@@ -37,6 +37,7 @@ SHOWN = ("IN", *CONTROLS)
 NEAR = 0.75  # pixels from the line between two discs: a pixel of the gap
 INPUT_FILTER = 3  # pixels that the encoding of spiking rules reaches around each pixel
 FEWEST = 20  # units over all layouts below which a stage has none to speak of
+SILENT = "its units in the gaps do not respond to real contours either"  # their 0 would say nothing
 HUMAN = "people: V1 later than V2, weaker than real contours\n(Lee & Nguyen 2001, from memory: order only)"
 
 
@@ -49,7 +50,7 @@ class KanizsaGap(Benchmark):
     """
 
     name = "kanizsa_gap"
-    version = 3  # answers must vary within a condition, not over IN and the controls together
+    version = 4  # units that are silent to real contours cannot be asked; reconstruction over inference
     pillar = "illusion"
     headline = "gap"
     reference = "Lee & Nguyen 2001, PNAS 98:1907; Pang et al. 2021, arXiv 2102.01955"
@@ -74,8 +75,10 @@ class KanizsaGap(Benchmark):
         told = f"leaks through {', '.join(leaks)}" if leaks else ""
         scores, found, courses = [], {}, {}
         for stage, units in gaps.units.items():
-            if int(units.sum()) < FEWEST:
-                scores.append(not_available("gap", "no receptive field of this stage fits into a gap", stage=stage))
+            few = int(units.sum()) < FEWEST
+            if few or not gaps.preference(stage).any():
+                why = "no receptive field fits into a gap: use larger images" if few else SILENT
+                scores.append(not_available("gap", why, stage=stage))
                 continue
             response = gaps.responses(stage)  # condition → (T, layouts)
             contrast = np.stack([response["IN"][-1] - response[c][-1] for c in CONTROLS], 1)
@@ -91,7 +94,8 @@ class KanizsaGap(Benchmark):
                 ]
         scores += gaps.reconstruction()
         self._last = (observer, courses, gaps.unit)
-        return [*scores, self._headline(observer, layout, images, found, told)]
+        missing = [s for s in scores if s.metric == "gap"]
+        return [*scores, self._headline(observer, layout, images, found, told, missing)]
 
     def _headline(
         self,
@@ -100,9 +104,10 @@ class KanizsaGap(Benchmark):
         images: Mapping[str, Tensor],
         found: Mapping[str, Array],
         told: str,
+        why: Sequence[Score],
     ) -> Score:
         if not found:
-            return not_available("gap", "no receptive field of any stage fits into a gap: use larger images")
+            return not_available("gap", stage_reasons(why))
         truth = np.array([observer.classes.index(CORNERS[n]) for n in layout.corners.tolist()])
         answer = {c: observer.predict(images[c]).argmax(1).numpy() for c in ("REAL", *SHOWN)}
         shown = {c: answer[c] for c in SHOWN}
@@ -190,7 +195,8 @@ class Gaps:
             return [not_available("reconstruction", "its states do not differ from the feed-forward pass")]
         first = next(iter(self.observer.net.stages))
         energy = {c: self._sent_back(first, c) for c in SHOWN}
-        contrast = np.stack([_relative(energy["IN"], energy[c]) for c in CONTROLS], 1)
+        course = np.stack([_relative(energy["IN"], energy[c]) for c in CONTROLS], 2)  # (T, layouts, controls)
+        contrast = course[-1]
         low, high = interval(resampled_means(contrast, np.zeros(len(contrast), dtype=np.int64)).min(1))
         value = float(contrast.mean(0).min())
         return [
@@ -198,18 +204,26 @@ class Gaps:
                 Score("reconstruction_vs", float(contrast[:, k].mean()), higher_is_better=None, target=c)
                 for k, c in enumerate(CONTROLS)
             ),
+            *(
+                Score("reconstruction_over_time", float(v), higher_is_better=None, target=f"{self.unit}={t}")
+                for t, v in enumerate(course.mean(1).min(1))
+            ),
             Score("reconstruction", value, higher_is_better=None, ci_low=low, ci_high=high, n_stimuli=len(contrast)),
         ]
 
     def _sent_back(self, first: str, condition: str) -> Array:
+        """Return the energy on the gap's pixels over inference, ``(T, layouts)``."""
         stage = self.observer.net.stages[first]
         weight = next(stage.parameters())
         x = self.observer.preprocess.stimulus(self.images[condition]).to(weight).requires_grad_()
         with torch.enable_grad():
             predicted = stage(x)
-            error = self.courses[condition][first][-1].to(weight).view_as(predicted) - predicted.detach()
-            (back,) = torch.autograd.grad(predicted, x, error)
-        return np.asarray((back.square().sum(1) * self.pixels).sum((1, 2)).double().cpu().numpy())
+        found = []
+        for state in self.courses[condition][first]:
+            error = state.to(weight).view_as(predicted) - predicted.detach()
+            (back,) = torch.autograd.grad(predicted, x, error, retain_graph=True)
+            found.append((back.square().sum(1).cpu() * self.pixels).sum((1, 2)).double())
+        return np.asarray(torch.stack(found).numpy())
 
 
 def gap_pixels(layout: Layouts, size: int) -> Tensor:
@@ -262,9 +276,9 @@ def _relative(a: Array, b: Array) -> Array:
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
-    """Return the gap's pixels marked white on the images of some conditions, for every polygon."""
+    """Return the gap's pixels marked white on the images of every condition, for every polygon."""
     shared = layouts(size, 1, seed=2)
     chosen = shared.select((((shared.support_ratio - 0.4).abs() < 1e-3) & (shared.matching == 0)).nonzero()[:, 0])
-    rows = ("IN", "OUT", "BLANK", "REAL")
+    rows = (*SHOWN, "BLANK", "REAL")
     marked = [torch.where(gap_pixels(chosen, size)[:, None], 1.0, render(chosen, c, size)) for c in rows]
     return torch.stack(marked), list(rows), list(CORNERS.values())

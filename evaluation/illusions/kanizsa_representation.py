@@ -42,7 +42,7 @@ class KanizsaRepresentation(DrawnFromScores):
     """
 
     name = "kanizsa_representation"
-    version = 3  # intervals over layouts
+    version = 4  # outlines of small discs are thinner
     pillar = "illusion"
     headline = "similarity_over_low_level"
     reference = "Kim et al. 2021, Comput. Brain Behav. 4:251"

@@ -46,6 +46,7 @@ CONTRAST = 0.3  # least difference of an inducer from the background, in luminan
 NOISE = 0.03
 SUPERSAMPLE = 4
 LINE = 0.03  # width of thin lines as a share of the image's side, at least one pixel
+THIN = 0.25  # most that lines around a disc are wide, as a share of its radius: half of it would fill a pacman
 CROSSING = 0.3  # length of a distractor line as a share of the side
 CHUNK = 64  # layouts drawn at once
 
@@ -209,6 +210,7 @@ def inducer_shape(condition: str, radius: Tensor, mouth: Tensor, line: float) ->
         mouth: ``(B,)`` full angle.
         line: Width of thin lines.
     """
+    rim = (THIN * radius).clamp(max=line)[:, None, None]
 
     def shape(x: Tensor, y: Tensor) -> Tensor:
         whole, opening = disc(x, y, radius), wedge(x, y, mouth)
@@ -216,9 +218,9 @@ def inducer_shape(condition: str, radius: Tensor, mouth: Tensor, line: float) ->
         if condition == "DISC":
             return whole
         if condition == "OUTL":
-            return outline(pacman, line)
+            return outline(pacman, rim)
         if condition == "CLOSED":
-            return torch.minimum(pacman, outline(whole, line))
+            return torch.minimum(pacman, outline(whole, rim))
         if condition == "FRAG":
             return torch.maximum(whole, outline(opening, line))
         return pacman

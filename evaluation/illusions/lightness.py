@@ -25,7 +25,7 @@ from torch import Tensor
 
 from evaluation.base import Observer, Score, not_available
 from evaluation.illusions._drawn import DrawnFromScores
-from evaluation.illusions.lightness_stimuli import DISPLAYS, any_display, joined, pairs, ramp
+from evaluation.illusions.lightness_stimuli import CONTEXTS, DISPLAYS, any_display, joined, pairs, ramp
 from evaluation.illusions.stage_effects import (
     Seen,
     StageEffects,
@@ -163,9 +163,11 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
-    """Return both contexts and the target's mask (columns) of every display (rows), with labels."""
+    """Return both contexts and the target's mask (columns), of strong and of weak ones, of every display (rows)."""
     rows = []
     for display in DISPLAYS:
-        two = pairs(display, size, 1, seed=4)
-        rows.append(torch.stack([two.first[0], two.second[0], two.mask.float()]))
-    return torch.stack(rows), list(DISPLAYS), ["seen lighter", "seen darker", "target"]
+        two = pairs(display, size, len(CONTEXTS), seed=4)
+        each = [(two.first[i], two.second[i], two.mask[i][None].float()) for i in range(len(CONTEXTS))]
+        rows.append(torch.stack([image for images in each for image in images]))
+    labels = ["seen lighter", "seen darker", "target"]
+    return torch.stack(rows), list(DISPLAYS), labels * len(CONTEXTS)

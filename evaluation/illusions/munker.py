@@ -23,7 +23,16 @@ from torch import Tensor
 from evaluation.base import Observer, Score, not_available
 from evaluation.illusions._drawn import DrawnFromScores
 from evaluation.illusions.lightness_stimuli import joined, ramp
-from evaluation.illusions.munker_stimuli import DISPLAYS, TARGETS, any_church, lab, pairs, stripe_width, yellow_blue
+from evaluation.illusions.munker_stimuli import (
+    DISPLAYS,
+    STRIPES,
+    TARGETS,
+    any_church,
+    lab,
+    pairs,
+    stripe_width,
+    yellow_blue,
+)
 from evaluation.illusions.stage_effects import PERCENT, Seen, deepest, index_title, looked_at, of_stage, plot_stages
 from evaluation.illusions.surface import Readout
 
@@ -136,11 +145,13 @@ def plot(path: Path, name: str, scores: list[Score]) -> Path | None:
 
 
 def sheet(size: int = 64) -> tuple[Tensor, list[str], list[str]]:
-    """Return both pictures of a pair and where the colour is read (columns), by stripes and colour (rows)."""
-    rows, labels = [], []
+    """Return both pictures of a pair and where the colour is read, for strong and for weak stripes (columns)."""
+    rows, labels, num = [], [], len(TARGETS)
     for display in DISPLAYS:
-        two = pairs(display, size, len(TARGETS), seed=3)
+        two = pairs(display, size, num * len(STRIPES), seed=3)
         for i, colour in enumerate(TARGETS):
-            rows.append(torch.stack([two.first[i], two.second[i], two.mask[i].float().expand(3, -1, -1)]))
+            each = [(two.first[k], two.second[k], two.mask[k].float().expand(3, -1, -1))
+                    for k in range(i, num * len(STRIPES), num)]  # fmt: skip
+            rows.append(torch.stack([image for images in each for image in images]))
             labels.append(f"{display}, {colour}")
-    return torch.stack(rows), labels, ["yellow in front", "blue in front", "read here"]
+    return torch.stack(rows), labels, ["yellow in front", "blue in front", "read here"] * len(STRIPES)

@@ -44,10 +44,19 @@ def fit(degrees: Array, said_fat: Array, asked: Array) -> tuple[Array, Array]:
     return thresholds[chosen], biases[chosen]
 
 
-def resampled(said_fat: Array, asked: Array, resamples: int, seed: int) -> Array:
-    """Return answers of images resampled within every rotation, ``(resamples, C)``."""
-    rng = np.random.default_rng(seed)
-    return rng.binomial(asked.astype(int), said_fat / asked, (resamples, len(asked))).astype(float)
+def resampled(fat: Array, resamples: int, seed: int) -> Array:
+    """Return the number of answers *fat* to figures resampled within every rotation, ``(resamples, C)``.
+
+    A seed draws the same figures whatever was answered, so that conditions which share their figures stay paired.
+
+    Args:
+        fat: ``(C, figures)``, 1 where the answer was *fat*.
+        resamples: Number of resamples.
+        seed: Of the draws.
+    """
+    rotations, num = fat.shape
+    times = np.random.default_rng(seed).multinomial(num, np.full(num, 1 / num), size=(resamples, rotations))
+    return np.asarray((times * fat).sum(2))
 
 
 @lru_cache(maxsize=2)

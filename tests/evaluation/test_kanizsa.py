@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from evaluation.base import TrainedObserver
 from evaluation.illusions import kanizsa, kanizsa_stimuli
@@ -100,6 +101,17 @@ def test_ink_is_equal_where_it_must_be_and_follows_the_closed_form(shared, noise
     assert crossed.sum() > 20 and torch.allclose(area["FRAG"][crossed], lines[crossed], rtol=0.03)
     real = 0.5 * shared.corners * shared.radius**2 * torch.sin(2 * math.pi / shared.corners)
     assert torch.allclose(area["REAL"], real, rtol=0.01)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_every_control_differs_from_the_illusory_figure_in_every_layout(noiseless, size):
+    """By a twentieth of its ink at least (thin arcs over sharp mouths): the smallest outlines are hollow, too."""
+    shared = layouts(size, 1, seed=0)
+    illusory = render(shared, "IN", size)
+    drawn = (illusory - shared.background[:, None, None, None]).abs().sum((1, 2, 3))
+    for control in CONTROLS:
+        differs = (render(shared, control, size) - illusory).abs().sum((1, 2, 3))
+        assert (differs / drawn).min() > 0.05, control
 
 
 def test_conditions_of_a_layout_share_everything_but_the_condition(shared):
@@ -390,6 +402,31 @@ def test_a_layout_detector_names_kanizsa_figures_above_chance_and_gets_no_index(
     assert index_of(found.contrasts()) <= 0.0
 
 
+class Ideal:
+    """Knows every figure without its noise, and names the polygon where what it is shown is nearest to REAL or IN."""
+
+    classes, in_shape, name = CLASSES, (1, 32, 32), "ideal"
+
+    def __init__(self, layout):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kanizsa_stimuli, "NOISE", 0.0)
+            self.known = torch.stack([render(layout, c, 32) for c in ("REAL", "IN", *CONTROLS)])
+        self.truth = layout.corners - min(CORNERS)
+
+    def predict(self, stimuli):
+        nearest = (self.known - stimuli).square().sum((2, 3, 4)).argmin(0)
+        p = torch.full((len(stimuli), 4), 0.25)
+        p[nearest < 2] = torch.nn.functional.one_hot(self.truth, 4).float()[nearest < 2]
+        return p
+
+
+def test_an_ideal_observer_of_the_smallest_images_has_the_index_in_full():
+    """Also small discs, and pacmen displaced by half a pixel, can be told from aligned ones at 32 pixels in this noise."""
+    shared = layouts(32, 1, seed=0)
+    index = named(Kanizsa(per_cell=1).measure(Ideal(shared)), "index")
+    assert index.gate == "pass" and index.raw == pytest.approx(0.75, abs=0.03)
+
+
 @pytest.mark.parametrize("null", [pixels, blurred_pixels, hog])
 def test_observers_that_cannot_name_moving_turning_polygons_are_not_judged(clean_task, null):
     observer = null.build(clean_task)
@@ -397,9 +434,23 @@ def test_observers_that_cannot_name_moving_turning_polygons_are_not_judged(clean
     assert observer.activations(None) == {} and observer.signals(None, None) == {}
 
 
-def test_the_sheet_shows_every_condition_and_polygon():
+def test_the_sheet_shows_every_condition_polygon_set_and_support_ratio():
     images, rows, columns = kanizsa.sheet(32)
-    assert images.shape == (len(CONDITIONS), 4, 1, 32, 32) and rows == list(CONDITIONS) and columns == list(CLASSES)
+    cells = len(SETS) * len(SUPPORT_RATIOS)
+    assert images.shape == (len(CONDITIONS) + cells, 4, 1, 32, 32) and columns == list(CLASSES)
+    assert rows[: len(CONDITIONS)] == list(CONDITIONS) and rows[-1] == "IN 0.8, equal_edge"
+    assert torch.equal(images[rows.index("IN")], images[rows.index("IN 0.6, equal_area")])
+
+
+def test_human_clarity_is_drawn_as_ranks_on_an_axis_of_its_own():
+    """Only people's order is known: no size of the index may be read off it."""
+    axes = Figure().subplots()
+    p = dict.fromkeys(CONDITIONS, 0.2) | {"REAL": 0.95, "IN": 0.3 + 0.6 * LAYOUTS.support_ratio.numpy()}
+    kanizsa._index_panel(axes, scripted(p), None)
+    _, ranks = axes.figure.axes
+    assert ranks.lines[0].get_ydata().tolist() == [1, 2, 3, 4, 5, 6, 7] and "rank" in ranks.get_ylabel()
+    (human,) = (t.get_text() for t in axes.get_legend().get_texts() if "people" in t.get_text())
+    assert "Shipley & Kellman 1992" in human and "rank reference only" in human
 
 
 @pytest.mark.parametrize("corners", sorted(CORNERS))

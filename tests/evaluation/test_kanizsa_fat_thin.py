@@ -9,8 +9,15 @@ import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
-from evaluation.illusions import classification_image, fat_thin_stimuli, kanizsa_fat_thin, psychometric
+from evaluation.illusions import (
+    classification_image,
+    fat_thin_figures,
+    fat_thin_stimuli,
+    kanizsa_fat_thin,
+    psychometric,
+)
 from evaluation.illusions.classification_image import (
     half_gaps,
     pixels_asked,
@@ -19,7 +26,7 @@ from evaluation.illusions.classification_image import (
     taught,
     templates,
 )
-from evaluation.illusions.fat_thin_answers import DEGREES, LARGEST, RATIO
+from evaluation.illusions.fat_thin_answers import DEGREES, LARGEST, RATIO, Answers
 from evaluation.illusions.fat_thin_stimuli import CONDITIONS, CONTROLS, figures, fixed, noise, painted, render
 from evaluation.illusions.kanizsa_fat_thin import KanizsaFatThin
 from evaluation.illusions.receptive_fields import seen_apart
@@ -173,10 +180,24 @@ def test_intervals_of_thresholds_cover():
     rng = np.random.default_rng(1)
     asked, covered = np.full(len(DEGREES), 40.0), 0
     for trial in range(60):
-        said = rng.binomial(40, psychometric.probability(DEGREES, 3.0, 0.1)).astype(float)
-        drawn, _ = psychometric.fit(DEGREES, psychometric.resampled(said, asked, 300, trial), asked)
+        fat = (rng.random((len(DEGREES), 40)) < psychometric.probability(DEGREES, 3.0, 0.1)[:, None]).astype(float)
+        drawn, _ = psychometric.fit(DEGREES, psychometric.resampled(fat, 300, trial), asked)
         covered += np.quantile(drawn, 0.025) <= 3.0 <= np.quantile(drawn, 0.975)
     assert covered >= 50  # 57 expected; below 50 with p < .001
+
+
+def test_resampled_thresholds_are_paired_as_the_answers_are():
+    """Uncorrelated where two conditions err on figures of their own; one and the same where they err on the same."""
+    rng = np.random.default_rng(2)
+    p = psychometric.probability(DEGREES, 3.0, 0.1)[:, None]
+    together = []
+    for _ in range(6):
+        first, second = ((rng.random((len(DEGREES), 40)) < p).astype(float) for _ in range(2))
+        found = Answers({("IN", RATIO): first, ("OUT", RATIO): second, ("DOWN", RATIO): first.copy()})
+        theta = {c: found.resampled(c) for c in ("IN", "OUT", "DOWN")}
+        assert np.array_equal(theta["IN"], theta["DOWN"])
+        together.append(np.corrcoef(theta["IN"][1:], theta["OUT"][1:])[0, 1])
+    assert abs(np.mean(together)) < 0.1  # standard error about .02
 
 
 BENCH = KanizsaFatThin(train=300, per_cell=8, fields=1500)
@@ -249,6 +270,10 @@ def test_sheet_and_figure(tmp_path, completes):
     looks, _ = completes
     (path,) = BENCH.draw(tmp_path, {"looks": looks})
     assert path.stat().st_size > 10_000
+    axes = Figure().subplots()
+    found = BENCH._last[-1]
+    fat_thin_figures._map(axes, "features", found["features"], [])
+    assert "Gold et al. 2000" in axes.get_xlabel() and "high certainty" in axes.get_xlabel()
 
 
 @pytest.mark.slow

@@ -191,6 +191,11 @@ def test_predictive_coding_reaches_the_gap_over_its_iterations_from_the_top_down
     (reconstruction,) = (s for s in scores if s.metric == "reconstruction")
     assert reconstruction.raw is not None and abs(reconstruction.raw) < 1.0
     assert {s.target for s in scores if s.metric == "reconstruction_vs"} == set(CONTROLS)
+    sent_back = values(scores, "reconstruction_over_time")
+    assert [sent_back["", f"iteration={t}"] for t in range(4)] == [
+        0.0
+    ] * 4  # states that predict themselves send nothing
+    assert sent_back["", "iteration=6"] == reconstruction.raw != 0.0
 
 
 def test_reconstruction_is_the_gradient_of_the_energy_at_the_pixels():
@@ -205,7 +210,9 @@ def test_reconstruction_is_the_gradient_of_the_energy_at_the_pixels():
     energy = 0.5 * (stage(x).flatten(1) - state).square().sum()
     (slope,) = torch.autograd.grad(energy, x)
     expected = (slope.square()[:, 0] * gaps.pixels).sum((1, 2))
-    assert torch.allclose(torch.from_numpy(gaps._sent_back("conv1", "OUT")).float(), expected, rtol=1e-3, atol=1e-12)
+    assert torch.allclose(
+        torch.from_numpy(gaps._sent_back("conv1", "OUT")[-1]).float(), expected, rtol=1e-3, atol=1e-12
+    )
 
 
 def test_time_courses_end_with_what_the_rule_ends_with():
@@ -231,4 +238,19 @@ def test_an_incompetent_network_keeps_its_parts_and_gets_no_headline(tmp_path):
     assert scores[-1].metric == "gap" and scores[-1].gate == "n/a" and "cannot name" in scores[-1].reason
     (path,) = bench.draw(tmp_path, {"examined": examined})
     assert path.stat().st_size > 1000
-    assert kanizsa_gap.sheet(32)[0].shape == (4, 4, 1, 32, 32)
+    images, rows, _ = kanizsa_gap.sheet(32)
+    assert images.shape == (9, 4, 1, 32, 32) and set(rows) > {"IN", *CONTROLS}
+
+
+class Silent(Backprop):
+    """Planted: no unit of the first stage responds to anything."""
+
+    def activations(self, net, x):
+        return {n: torch.zeros_like(a) if n == "conv1" else a for n, a in net.trace(x).items()}
+
+
+def test_units_that_real_contours_leave_silent_are_not_asked_for_illusory_ones():
+    scores = scores_of(Silent())
+    assert not [s for s in values(scores, "gap_in") if s[0] == "conv1"]
+    (score,) = (s for s in scores if s.metric == "gap" and s.stage == "conv1")
+    assert score.gate == "n/a" and "do not respond to real contours" in score.reason

@@ -14,6 +14,9 @@ from evaluation.illusions import kanizsa_contour_probe, kanizsa_representation
 from evaluation.illusions.kanizsa_contour_probe import KanizsaContourProbe, auc, contours, placed, resampled_aucs
 from evaluation.illusions.kanizsa_representation import KanizsaRepresentation, decoding, draws, similarity
 from evaluation.illusions.kanizsa_stimuli import CONTROLS, CORNERS, render
+from rules.backprop import Backprop
+from rules.predictive_coding import PredictiveCoding
+from tests.evaluation.test_kanizsa_gap import observer
 
 SHOWN = ("REAL", "IN", *CONTROLS)
 SHAPES = np.repeat(list(CORNERS), 10)
@@ -155,6 +158,18 @@ def test_the_contour_probe_finds_a_planted_contour_and_none_where_nothing_is(com
     assert bench.draw(tmp_path, {"sees": sees})[0].stat().st_size > 5000
 
 
+def test_the_contour_probe_is_asked_over_inference_from_the_feed_forward_pass_to_the_end():
+    bench = KanizsaContourProbe(train=90, test=30)
+    one_pass, iterating = (bench.scores(observer(rule)) for rule in (Backprop(), PredictiveCoding(steps=7)))
+    course = {s.target: s.raw for s in iterating if s.metric == "auc_over_time" and s.stage == "conv1"}
+    assert list(course) == [f"iteration={t}" for t in (0, 1, 3, 4, 6, 7)]
+    (first,), (last,) = (
+        [s.raw for s in scores if s.metric == "auc_in" and s.stage == "conv1"] for scores in (one_pass, iterating)
+    )
+    assert course["iteration=0"] == pytest.approx(first, abs=1e-6) and course["iteration=7"] == last
+    assert not [s for s in one_pass if s.metric == "auc_over_time"]
+
+
 def test_low_level_features_stand_beside_every_stage(tmp_path):
     bench, sees = KanizsaRepresentation(per_cell=1), Sees(False)
     scores = bench.measure(sees)
@@ -192,4 +207,6 @@ def test_similarity_over_inference_has_a_panel_of_its_own(tmp_path):
 
 def test_sheets():
     assert kanizsa_representation.sheet(32)[0].shape == (8, 4, 1, 32, 32)
-    assert kanizsa_contour_probe.sheet(32)[0].shape == (4, 4, 1, 32, 32)
+    images, rows, columns = kanizsa_contour_probe.sheet(32)
+    assert images.shape == (8, 6, 1, 32, 32) and set(rows) > {"IN", *CONTROLS}
+    assert sorted(columns) == ["ratio 0.4"] * 2 + ["ratio 0.5"] * 2 + ["ratio 0.6"] * 2

@@ -307,4 +307,7 @@ def test_the_figure_and_the_sheet_are_drawn(tmp_path):
     (path,) = bench.draw(tmp_path, {"blur": observer})
     assert path.stat().st_size > 5000
     images, rows, columns = lightness.sheet(32)
-    assert images.shape == (len(DISPLAYS), 3, 1, 32, 32) and rows == list(DISPLAYS) and len(columns) == 3
+    assert images.shape == (len(DISPLAYS), 6, 1, 32, 32) and rows == list(DISPLAYS) and len(columns) == 6
+    shown = [tuple(images[i, k].unique().tolist()) for i in range(len(DISPLAYS)) for k in (0, 3)]
+    for dark, light in CONTEXTS:  # of every display and in both strengths
+        assert sum(dark in values or light in values for values in shown) >= len(DISPLAYS)

@@ -164,4 +164,9 @@ def test_the_figure_and_the_sheet_are_drawn(tmp_path):
     (path,) = bench.draw(tmp_path, {"blur": observer})
     assert path.stat().st_size > 5000
     images, rows, columns = munker.sheet(32)
-    assert images.shape == (6, 3, 3, 32, 32) and len(rows) == 6 and len(columns) == 3
+    assert images.shape == (6, 6, 3, 32, 32) and len(rows) == 6 and len(columns) == 6
+    for row in range(6):
+        for column, (yellow, blue) in ((0, STRIPES[0]), (1, STRIPES[0]), (3, STRIPES[1]), (4, STRIPES[1])):
+            colours = images[row, column].flatten(1).t().unique(dim=0)
+            church = torch.tensor(list(TARGETS.values())[row % 3])
+            assert all((colours == torch.tensor(c)).all(1).any() for c in (yellow, blue)) and church in colours
